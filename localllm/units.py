@@ -1,0 +1,63 @@
+"""Bytes in, "9.1 GiB" out, and back: the one formatter and the one parser of sizes."""
+
+from __future__ import annotations
+
+import re
+
+from localllm.errors import UsageError
+
+KIB = 1 << 10
+MIB = 1 << 20
+GIB = 1 << 30
+
+_BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgtp]?)(i?)(b?)\s*", re.IGNORECASE)
+
+
+def format_bytes(n_bytes: float | None) -> str:
+    """A size for a person: binary units, three significant digits, "unknown" for None."""
+    if n_bytes is None:
+        return "unknown"
+    size = float(n_bytes)
+    for unit in _BINARY:
+        if abs(size) < 1024 or unit == _BINARY[-1]:
+            break
+        size /= 1024
+    if unit == "B":
+        return f"{int(size)} B"
+    return f"{size:.0f} {unit}" if abs(size) >= 100 else f"{size:.1f} {unit}"
+
+
+def parse_bytes(text: str) -> int:
+    """The number of bytes that a person meant by "24G", "9.1 GiB", "512MB" or "1048576".
+
+    A bare letter and the `i` form are binary (24G = 24 GiB), as memory is sold; "GB" with a
+    capital or small b and no `i` is decimal, as disks and file listings are.
+
+    Raises:
+        UsageError: the text is not a size.
+    """
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise UsageError(f"{text!r} is not a size", "write it like 24G, 9.1GiB, 512MB or 1048576")
+    number, prefix, binary, byte = match.groups()
+    exponent = " kmgtp".index(prefix.lower()) if prefix else 0
+    base = 1000 if prefix and byte and not binary else 1024
+    return int(float(number) * base**exponent)
+
+
+def format_rate(bytes_per_second: float | None) -> str:
+    """A memory or disk rate in decimal GB/s, as data sheets print it; "unknown" for None."""
+    return "unknown" if bytes_per_second is None else f"{bytes_per_second / 1e9:.1f} GB/s"
+
+
+def format_seconds(seconds: float | None) -> str:
+    """A duration for a person: "840 ms", "2.4 s", "3 min 20 s"; "unknown" for None."""
+    if seconds is None:
+        return "unknown"
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s"
