@@ -1,0 +1,348 @@
+"""The commands' names and flags, and the one place where errors become a sentence and a status.
+
+What a command does is in the file of its name; those are loaded only when the command runs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from localllm import __version__
+from localllm.errors import INTERRUPTED_EXIT_CODE, LocalllmError, UsageError
+
+app = typer.Typer(
+    name="localllm",
+    help="Runs GGUF models on llama.cpp, tuned to this machine.",
+    no_args_is_help=True,
+    add_completion=False,
+    # Plain help: rich would double the time of --help, and adds only boxes.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+engine_app = typer.Typer(help="The engine: llama.cpp with its native tools.", no_args_is_help=True)
+app.add_typer(engine_app, name="engine")
+
+# Flags that several commands share. A flag that is not given is None: the plan decides.
+Model = Annotated[
+    Optional[str],  # noqa: UP045  (older typer does not read X | None in Annotated)
+    typer.Argument(help="A .gguf file, or demo.", show_default=False),
+]
+RequiredModel = Annotated[str, typer.Argument(help="A .gguf file, or demo.", show_default=False)]
+Ctx = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option("--ctx", "-c", min=1, help="Context in tokens, all slots together."),
+]
+Ngl = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option("--ngl", min=-1, help="Layers on the GPU, the output layer as one; -1 for all."),
+]
+Threads = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option("--threads", "-t", min=1, help="Threads for decoding."),
+]
+Kv = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--kv", help="Type of the KV cache: f16, q8_0, q4_0, ..."),
+]
+Parallel = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option("--parallel", "-np", min=1, help="Requests answered at the same time."),
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+
+
+@app.callback(invoke_without_command=True)
+def main(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show tracebacks and the engine's log.")
+    ] = False,
+) -> None:
+    """Runs GGUF models on llama.cpp, tuned to this machine."""
+    if version:
+        typer.echo(f"localllm {__version__}")
+        raise typer.Exit
+    if debug:
+        os.environ["LOCALLLM_DEBUG"] = "1"
+
+
+@app.command()
+def doctor(
+    json: Json = False,
+    report: Annotated[
+        bool, typer.Option("--report", help="Write a redacted report to attach to a bug.")
+    ] = False,
+) -> None:
+    """What this machine is, what the engine was built for, and how to mend what is wrong."""
+    from localllm.cli import doctor
+
+    raise typer.Exit(doctor.run(as_json=json, report=report))
+
+
+@app.command()
+def plan(
+    model: RequiredModel,
+    json: Json = False,
+    ctx: Ctx = None,
+    ngl: Ngl = None,
+    threads: Threads = None,
+    kv: Kv = None,
+    parallel: Parallel = None,
+) -> None:
+    """How a model would run here, and why; nothing is loaded."""
+    from localllm.cli import prepare, render
+
+    wishes = prepare.wishes(
+        n_ctx=ctx, n_gpu_layers=ngl, n_threads=threads, kv=kv, n_parallel=parallel
+    )
+    prepared = prepare.prepare(model, wishes, "serve" if parallel else "chat")
+    if json:
+        render.print_json(prepare.document(prepared))
+    else:
+        render.print_plan(prepared.plan, sys.stdout)
+
+
+@app.command()
+def chat(
+    model: Model = None,
+    prompt: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--prompt", "-p", help="Ask this, print the answer and leave."),
+    ] = None,
+    system: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--system", help="The system prompt."),
+    ] = None,
+    session: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--session", help="Keep the conversation under this name, and go on with it."),
+    ] = None,
+    temperature: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option("--temperature", min=0.0, help="0 always takes the likeliest token."),
+    ] = None,
+    top_k: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--top-k", min=0, help="Draw from so many likeliest tokens."),
+    ] = None,
+    top_p: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option("--top-p", min=0.0, max=1.0, help="Draw from the likeliest share."),
+    ] = None,
+    min_p: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option("--min-p", min=0.0, max=1.0, help="Least share of the likeliest token's."),
+    ] = None,
+    repeat_penalty: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option("--repeat-penalty", min=0.0, help="Above 1 makes repeating less likely."),
+    ] = None,
+    seed: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--seed", help="The same seed and prompt give the same answer."),
+    ] = None,
+    max_tokens: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--max-tokens", "-n", min=1, help="Longest answer."),
+    ] = None,
+    stats: Annotated[
+        bool, typer.Option("--stats", help="Time and tokens after each answer.")
+    ] = False,
+    reasoning: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--reasoning", help="show or hide what a thinking model thinks."),
+    ] = None,
+    markdown: Annotated[
+        Optional[bool],  # noqa: UP045
+        typer.Option("--markdown/--plain", help="Render Markdown; on a terminal by default."),
+    ] = None,
+    chat_template: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--chat-template", help="llama.cpp's name of a template: chatml, llama3, ..."),
+    ] = None,
+    url: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--url", help="Talk to this OpenAI-compatible server instead."),
+    ] = None,
+    ctx: Ctx = None,
+    ngl: Ngl = None,
+    threads: Threads = None,
+    kv: Kv = None,
+) -> None:
+    """Talk to a model. Without MODEL: the last one used, else the demo."""
+    from localllm.cli import converse, prepare
+    from localllm.completion import Sampling
+
+    converse.run(
+        model=model,
+        prompt=prompt,
+        system=system,
+        session=session,
+        sampling=Sampling(
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            repeat_penalty=repeat_penalty,
+            seed=seed,
+            max_tokens=max_tokens,
+        ),
+        stats=stats,
+        reasoning=reasoning,
+        markdown=markdown,
+        chat_template=chat_template,
+        url=url,
+        wishes=prepare.wishes(n_ctx=ctx, n_gpu_layers=ngl, n_threads=threads, kv=kv),
+    )
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": False})
+def serve(
+    context: typer.Context,
+    model: RequiredModel,
+    direct: Annotated[
+        bool, typer.Option("--direct", help="Become llama-server itself; no gateway before it.")
+    ] = False,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port.")] = 8080,
+    api_key_file: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--api-key-file", help="Keys, one a line; needed off loopback."),
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Listen off loopback without keys.")
+    ] = False,
+    ctx: Ctx = None,
+    ngl: Ngl = None,
+    threads: Threads = None,
+    kv: Kv = None,
+    parallel: Parallel = None,
+) -> None:
+    """Serve a model by llama.cpp's OpenAI-style server, with the plan for this machine.
+
+    Arguments after -- go to llama-server as they are.
+    """
+    from localllm.cli import prepare, serve
+
+    serve.run(
+        model,
+        direct=direct,
+        host=host,
+        port=port,
+        api_key_file=api_key_file,
+        insecure=insecure,
+        wishes=prepare.wishes(
+            n_ctx=ctx, n_gpu_layers=ngl, n_threads=threads, kv=kv, n_parallel=parallel
+        ),
+        extra_argv=context.args,
+    )
+
+
+@engine_app.command("install")
+def engine_install(
+    backend: Annotated[
+        str, typer.Option("--backend", help="auto, cpu, cuda, rocm, vulkan or metal.")
+    ] = "auto",
+    prebuilt: Annotated[
+        bool, typer.Option("--prebuilt", help="The maintainer's wheel: the library only.")
+    ] = False,
+    wheelhouse: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--wheelhouse", help="A folder of packages that stands for the network."),
+    ] = None,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Build again, whatever is here.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Build llama.cpp for this machine and install it into this environment."""
+    argv = ["install", "--backend", backend]
+    argv += ["--prebuilt"] if prebuilt else []
+    argv += ["--wheelhouse", str(wheelhouse)] if wheelhouse else []
+    argv += ["--rebuild"] if rebuild else []
+    _build([*argv, "--json"] if json else argv)
+
+
+@engine_app.command("status")
+def engine_status(json: Json = False) -> None:
+    """Which engine is here, and which one an install would make."""
+    _build(["status", "--json"] if json else ["status"])
+
+
+def _build(argv: list[str]) -> None:
+    """The very program that install.sh runs."""
+    from localllm.engine import build
+
+    raise typer.Exit(build.main(argv))
+
+
+def run(argv: Sequence[str]) -> int:
+    """Runs one command line and returns the process's exit status.
+
+    Every error a person can meet ends here: one sentence, a blank line, a hint. A traceback is
+    shown only with --debug.
+    """
+    try:
+        status = app(args=list(argv), standalone_mode=False)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return INTERRUPTED_EXIT_CODE
+    except BrokenPipeError:
+        # `localllm … | head`: the reader has enough. Python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except LocalllmError as error:
+        return _tell(error)
+    except Exception as error:
+        if _is_typers_own(error):
+            return _tell(UsageError(_one_sentence(error), f"{_command_of(error)} --help"))
+        if type(error).__name__ == "Abort":
+            return INTERRUPTED_EXIT_CODE
+        if _debugging():
+            raise
+        return _tell(
+            LocalllmError(
+                f"this is a bug in localllm: {type(error).__name__}: {error}",
+                "run it again with --debug, and report it with localllm doctor --report",
+            )
+        )
+    return status if isinstance(status, int) else 0
+
+
+def _tell(error: LocalllmError) -> int:
+    if _debugging():
+        import traceback
+
+        traceback.print_exception(error)
+    text = f"error: {error.message}\n"
+    if error.hint:
+        text += f"\nhint: {error.hint}\n"
+    sys.stderr.write(text)
+    return error.exit_code
+
+
+def _debugging() -> bool:
+    return bool(os.environ.get("LOCALLLM_DEBUG")) or "--debug" in sys.argv
+
+
+def _is_typers_own(error: Exception) -> bool:
+    """A usage error of typer's parser, whose classes are click's or typer's copy of them."""
+    return hasattr(error, "format_message") and hasattr(error, "exit_code")
+
+
+def _one_sentence(error: Exception) -> str:
+    message = str(error.format_message()).strip()  # type: ignore[attr-defined]
+    message = " ".join(message.split())
+    return message[:1].lower() + message[1:].rstrip(".") if message else "that cannot be meant"
+
+
+def _command_of(error: Exception) -> str:
+    context = getattr(error, "ctx", None)
+    return str(context.command_path) if context is not None else "localllm"
