@@ -19,6 +19,7 @@ from localllm.units import format_bytes
 #: llama.cpp pads the context to a multiple of this (GGML_PAD(n_ctx, 256) in llama-context.cpp).
 CTX_STEP = 256
 _ALL_LAYERS = -1
+_CACHING = "old prompts kept on the host"
 
 Use = Literal["chat", "serve"]
 
@@ -79,7 +80,7 @@ def choose(
             return decide(field, asked, "asked for", "flag")
         return decide(field, otherwise, because, source)
 
-    n_threads, why = _threads(hardware.cpu)
+    n_threads, why, known = _threads(hardware.cpu)
     plan = Plan(
         model=model,
         n_ctx=0,
@@ -88,12 +89,12 @@ def choose(
             policy.n_parallel_serve if use == "serve" else 1,
             "several requests at once" if use == "serve" else "one conversation",
         ),
-        n_threads=wished("n_threads", n_threads, why, "measured"),
+        n_threads=wished("n_threads", n_threads, why, known),
         n_threads_batch=wished(
             "n_threads_batch",
             wishes.n_threads or n_threads,
             "as for decoding",
-            "flag" if wishes.n_threads else "measured",
+            "flag" if wishes.n_threads else known,
         ),
         n_batch=wished("n_batch", policy.n_batch, "llama.cpp's default"),
         n_ubatch=wished("n_ubatch", policy.n_ubatch, "llama.cpp's default"),
@@ -115,6 +116,11 @@ def choose(
         raise UsageError(
             f"a micro-batch of {plan.n_ubatch} is larger than the batch of {plan.n_batch}"
         )
+    decide(
+        "load_mode", plan.load_mode, "llama.cpp's default: read from the file as needed", "assumed"
+    )
+    if wishes.rpc:
+        decide("rpc", list(wishes.rpc), "asked for", "flag")
     plan = replace(
         plan,
         cache_ram_bytes=policy.cache_ram_bytes_serve
@@ -150,47 +156,55 @@ class _Machine:
             for row in self.oracle.memory(plan)
         )
 
-    def lacking(self, rows: tuple[DeviceMemory, ...]) -> tuple[DeviceMemory, int] | None:
-        """The row that lacks most, and by how many bytes; None when everything fits."""
-        worst: tuple[DeviceMemory, int] | None = None
-        for row in rows:
-            if row.free_bytes is None:
-                continue
-            host = row.device == "Host"
-            reserve = self.policy.host_reserve_bytes if host else self.policy.device_reserve_bytes
-            lack = row.total_bytes - (row.free_bytes - reserve)
-            if lack > 0 and (worst is None or lack > worst[1]):
-                worst = row, lack
-        return worst
+    def tightest(self, rows: tuple[DeviceMemory, ...]) -> tuple[DeviceMemory, int] | None:
+        """The row with the least left beyond its reserve, and how much: negative is missing.
+
+        None when nobody knows what is free anywhere.
+        """
+        left = [
+            (row, row.free_bytes - self._reserve(row) - row.total_bytes)
+            for row in rows
+            if row.free_bytes is not None
+        ]
+        return min(left, key=lambda each: each[1], default=None)
+
+    def _reserve(self, row: DeviceMemory) -> int:
+        on_host = row.device == "Host"
+        return self.policy.host_reserve_bytes if on_host else self.policy.device_reserve_bytes
 
 
 def _placed(plan: Plan, machine: _Machine, wishes: Wishes, reasons: list[Reason]) -> Plan:
     """Layers on devices, then the context made smaller as long as it must and may."""
     plan, placement = _with_layers(plan, machine, wishes)
     rows = machine.ledger(plan)
-    lacking = machine.lacking(rows)
-    if lacking is not None:
-        best = _largest_context(plan, machine, wishes)
+    tightest = machine.tightest(rows)
+    if tightest is not None and tightest[1] < 0:
+        best = _largest_context(plan, machine, wishes, tightest[1])
         if best is None or wishes.n_ctx is not None:
-            raise _does_not_fit(plan, rows, lacking, machine, best)
+            raise _does_not_fit(plan, *tightest, machine, best)
         plan, placement, rows = best
         reasons.append(
             Reason(
                 "n_ctx",
                 plan.n_ctx,
-                f"the largest that fits; the wished one lacks {format_bytes(lacking[1])}"
-                f" on {lacking[0].device}",
+                f"the largest that fits; the wished one lacks {format_bytes(-tightest[1])}"
+                f" on {tightest[0].device}",
                 "dry-run",
             )
         )
     reasons.append(placement)
+    for field in ("tensor_split", "tensor_overrides"):
+        if getattr(plan, field):
+            reasons.append(Reason(field, list(getattr(plan, field)), "llama.cpp's fit", "dry-run"))
     host = next(row for row in rows if row.device == "Host")
+    caching = Reason("cache_ram_bytes", plan.cache_ram_bytes, _CACHING, "profile")
     if host.free_bytes is not None:
         left = host.free_bytes - machine.policy.host_reserve_bytes - host.total_bytes
-        plan = replace(plan, cache_ram_bytes=min(plan.cache_ram_bytes, left))
-    reasons.append(
-        Reason("cache_ram_bytes", plan.cache_ram_bytes, "old prompts kept on the host", "profile")
-    )
+        if left < plan.cache_ram_bytes:
+            because = f"{_CACHING}, in what this run leaves free"
+            caching = Reason("cache_ram_bytes", left, because, "dry-run")
+    reasons.append(caching)
+    plan = replace(plan, cache_ram_bytes=caching.value)
     return replace(plan, memory=rows, reasons=_last_word(reasons))
 
 
@@ -233,78 +247,93 @@ def _with_layers(plan: Plan, machine: _Machine, wishes: Wishes) -> tuple[Plan, R
 _Placed = tuple[Plan, Reason, tuple[DeviceMemory, ...]]
 
 
-def _largest_context(plan: Plan, machine: _Machine, wishes: Wishes) -> _Placed | None:
-    """The largest context below the plan's that fits, by bisection; None when none does."""
+def _largest_context(
+    plan: Plan, machine: _Machine, wishes: Wishes, left_at_plan: int
+) -> _Placed | None:
+    """The largest context below the plan's that fits; None when even the least does not.
+
+    What a run takes is nearly a straight line in its context, so two points foretell the third:
+    the crossing is guessed and its neighbour tried, and halving finishes what is not straight.
+    """
     step = CTX_STEP * plan.n_parallel
     least = min(plan.n_ctx, machine.policy.n_ctx_least * plan.n_parallel)
 
-    def attempt(n_ctx: int) -> _Placed | None:
-        placed, placement = _with_layers(replace(plan, n_ctx=n_ctx), machine, wishes)
+    def attempt(n_steps: int) -> tuple[_Placed, int]:
+        placed, placement = _with_layers(replace(plan, n_ctx=n_steps * step), machine, wishes)
         rows = machine.ledger(placed)
-        return None if machine.lacking(rows) else (placed, placement, rows)
+        tightest = machine.tightest(rows)
+        return (placed, placement, rows), tightest[1] if tightest else 0
 
-    best = attempt(least)
-    if best is None:
+    low, high = max(1, least // step), -(-plan.n_ctx // step)
+    best, left_at_low = attempt(low)
+    if left_at_low < 0:
         return None
-    low, high = least // step, -(-plan.n_ctx // step)  # fits at low, not at high
+    left_at_high = left_at_plan
+    n_guesses = 0
     while high - low > 1:
-        middle = (low + high) // 2
-        found = attempt(middle * step)
-        if found is None:
-            high = middle
+        crossing = low + (high - low) * left_at_low // (left_at_low - left_at_high)
+        middle = crossing if n_guesses < _MAX_GUESSES else (low + high) // 2
+        middle = min(max(middle, low + 1), high - 1)
+        n_guesses += 1
+        found, left = attempt(middle)
+        if left < 0:
+            high, left_at_high = middle, left
         else:
-            best, low = found, middle
+            best, low, left_at_low = found, middle, left
     return best
 
 
+#: After so many guesses the line is not straight (layers moved to or from a device).
+_MAX_GUESSES = 4
+
+
 def _does_not_fit(
-    plan: Plan,
-    rows: tuple[DeviceMemory, ...],
-    lacking: tuple[DeviceMemory, int],
-    machine: _Machine,
-    best: _Placed | None,
+    plan: Plan, row: DeviceMemory, left: int, machine: _Machine, best: _Placed | None
 ) -> DoesNotFitError:
-    row, lack = lacking
     name = plan.model.name or plan.model.ref
     sentence = (
         f"{name} with a context of {plan.n_ctx} needs {format_bytes(row.total_bytes)} on"
-        f" {row.device}, where {format_bytes(row.free_bytes)} are free: {format_bytes(lack)} are"
+        f" {row.device}, where {format_bytes(row.free_bytes)} are free: {format_bytes(-left)} are"
         " missing, the reserve included"
     )
     if best is not None:
         return DoesNotFitError(sentence, f"--ctx {best[0].n_ctx} would fit")
-    if machine.hardware.memory.limit_bytes is not None and row.device == "Host":
-        limit = format_bytes(machine.hardware.memory.limit_bytes)
+    memory = machine.hardware.memory
+    if row.device == "Host" and memory.free_bytes != memory.available_bytes:
+        limit = format_bytes(memory.limit_bytes)
         return DoesNotFitError(sentence, f"this container or cgroup may use {limit}; raise that")
     return DoesNotFitError(sentence, "a smaller quantization or a smaller model would fit")
 
 
 def _unasked(plan: Plan, hardware: Hardware, wishes: Wishes, reasons: list[Reason]) -> Plan:
     """The plan where no tool can say what memory the run takes."""
+    all_layers = (plan.model.n_layers or 0) + 1
+    asked = wishes.n_gpu_layers
+    if asked is not None:
+        n_layers = all_layers if asked == _ALL_LAYERS else asked
+        reason = Reason("n_gpu_layers", n_layers, "asked for", "flag")
+    elif hardware.accelerators:
+        n_layers = all_layers
+        reason = Reason(
+            "n_gpu_layers", n_layers, "all of them; nothing here can tell what fits", "assumed"
+        )
+    else:
+        n_layers = 0
+        reason = Reason("n_gpu_layers", 0, "no accelerator was found", "measured")
     free = hardware.memory.free_bytes
-    if free is not None and plan.model.size_bytes > free:
+    # What is on an accelerator needs no main memory, and how much that is nobody here can say.
+    if n_layers == 0 and free is not None and plan.model.size_bytes > free:
         raise DoesNotFitError(
             f"{plan.model.name or plan.model.ref} is {format_bytes(plan.model.size_bytes)} and"
             f" {format_bytes(free)} of memory are free",
             "a smaller quantization or a smaller model would fit",
         )
-    n_layers = wishes.n_gpu_layers
-    if n_layers is not None:
-        reason = Reason("n_gpu_layers", n_layers, "asked for", "flag")
-    elif hardware.accelerators:
-        n_layers = (plan.model.n_layers or 0) + 1
-        reason = Reason(
-            "n_gpu_layers", n_layers, "all of them; nothing here can tell what fits", "assumed"
-        )
-    else:
-        reason = Reason("n_gpu_layers", 0, "no accelerator was found", "measured")
-    if n_layers == _ALL_LAYERS:
-        n_layers = (plan.model.n_layers or 0) + 1
     reasons.append(reason)
+    reasons.append(Reason("cache_ram_bytes", plan.cache_ram_bytes, _CACHING, "profile"))
     reasons.append(
         Reason("memory", None, "llama-fit-params is not installed, so none was asked", "assumed")
     )
-    return replace(plan, n_gpu_layers=n_layers or 0, reasons=_last_word(reasons))
+    return replace(plan, n_gpu_layers=n_layers, reasons=_last_word(reasons))
 
 
 def _wished_context(model: Model, policy: Policy, wishes: Wishes, n_parallel: int) -> Reason:
@@ -324,22 +353,25 @@ def _wished_context(model: Model, policy: Policy, wishes: Wishes, n_parallel: in
     return Reason("n_ctx", each * n_parallel, because, "profile")
 
 
-def _threads(cpu: Cpu) -> tuple[int, str]:
-    """Threads for decoding, and why.
+def _threads(cpu: Cpu) -> tuple[int, str, Source]:
+    """Threads for decoding, why, and how that is known.
 
     Decoding waits for memory, and for the slowest thread at every layer: a second hardware
     thread of a core, or a slow core among fast ones, makes it slower, not faster.
     """
     usable = cpu.n_usable
+    if cpu.n_logical is None and cpu.n_affinity is None and cpu.n_physical is None:
+        return usable, "how many processors there are is not known", "assumed"
     cores = cpu.n_performance or cpu.n_physical
     if cores is not None and cores < usable:
         kind = "performance cores" if cpu.n_performance else "physical cores"
-        return cores, f"the {kind}"
-    if cpu.quota is not None and usable < min(cpu.n_logical or usable, cpu.n_affinity or usable):
-        return usable, f"the processor quota of {cpu.quota:g}"
+        return cores, f"the {kind}", "measured"
+    unbounded = replace(cpu, quota=None).n_usable
+    if cpu.quota is not None and usable < unbounded:
+        return usable, f"the processor quota of {cpu.quota:g}", "measured"
     if cpu.n_affinity is not None and cpu.n_affinity < (cpu.n_logical or cpu.n_affinity):
-        return usable, f"the {usable} processors this process may run on"
-    return usable, "the cores of this machine"
+        return usable, f"the {usable} processors this process may run on", "measured"
+    return usable, "the cores of this machine", "measured"
 
 
 def _environment(hardware: Hardware, policy: Policy) -> dict[str, str]:

@@ -11,21 +11,24 @@ MIB = 1 << 20
 GIB = 1 << 30
 
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgtp]?)(i?)(b?)\s*", re.IGNORECASE)
+_SIZE = re.compile(
+    r"\s*(\d{1,20})(?:\.(\d{1,20}))?\s*(?:([kmgtp])(i?))?(b?)\s*", re.ASCII | re.IGNORECASE
+)
 
 
 def format_bytes(n_bytes: float | None) -> str:
-    """A size for a person: binary units, three significant digits, "unknown" for None."""
+    """A size for a person: binary units, one decimal below 100, "unknown" for None."""
     if n_bytes is None:
         return "unknown"
     size = float(n_bytes)
     for unit in _BINARY:
-        if abs(size) < 1024 or unit == _BINARY[-1]:
+        # 1023.5 would be printed as 1024 of its unit, which is 1.0 of the next.
+        if abs(size) < 1023.5 or unit == _BINARY[-1]:
             break
         size /= 1024
     if unit == "B":
         return f"{int(size)} B"
-    return f"{size:.0f} {unit}" if abs(size) >= 100 else f"{size:.1f} {unit}"
+    return f"{size:.0f} {unit}" if abs(size) >= 99.95 else f"{size:.1f} {unit}"
 
 
 def parse_bytes(text: str) -> int:
@@ -40,10 +43,11 @@ def parse_bytes(text: str) -> int:
     match = _SIZE.fullmatch(text)
     if match is None:
         raise UsageError(f"{text!r} is not a size", "write it like 24G, 9.1GiB, 512MB or 1048576")
-    number, prefix, binary, byte = match.groups()
+    whole, decimals, prefix, binary, byte = match.groups(default="")
     exponent = " kmgtp".index(prefix.lower()) if prefix else 0
     base = 1000 if prefix and byte and not binary else 1024
-    return int(float(number) * base**exponent)
+    # In whole numbers: a float would make 2009 of "2.01kB".
+    return int(whole + decimals) * base**exponent // 10 ** len(decimals)
 
 
 def format_rate(bytes_per_second: float | None) -> str:
@@ -55,9 +59,9 @@ def format_seconds(seconds: float | None) -> str:
     """A duration for a person: "840 ms", "2.4 s", "3 min 20 s"; "unknown" for None."""
     if seconds is None:
         return "unknown"
-    if seconds < 1:
+    if seconds < 0.9995:
         return f"{seconds * 1000:.0f} ms"
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s"

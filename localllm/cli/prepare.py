@@ -141,6 +141,7 @@ def _model_at(path: Path, ref: str, source: str) -> Model:
         n_ctx_train=header.n_ctx_train,
         quant=header.quant,
         size_bytes=sum(part.file_bytes for part in headers),
+        tensor_bytes=sum(tensor.n_bytes for part in headers for tensor in part.tensors),
         has_chat_template=header.has_chat_template,
         is_generative=header.is_generative,
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from dataclasses import replace
 
 from localllm.engine.argv import child_environment, run_argv
@@ -21,15 +22,15 @@ from localllm.units import MIB
 #: A 45 GB header takes 0.7 s on two cores; a machine under load may take many times that.
 _TIMEOUT_SECONDS = 120
 
-# | memory breakdown [MiB]     | total    free    self   model   context   compute    unaccounted |
-# |   - RPC0 (127.0.0.1:50991) | 24105 = 24105 + ( 640 =   197 +     144 +     298) +        -640 |
-# |   - Host                   |                   363 =    83 +     240 +      40                |
-# |   - CPU_REPACK             |                   126 =   126 +       0 +       0                |
+# RPC0 197 144 298
+# Host 83 240 40
 _ROW = re.compile(
-    r"\|\s+- (?P<device>\S+)[^|]*\|"
-    r"(?:\s*(?P<total>\d+) =\s*(?P<free>\d+) \+ \()?"
-    r"\s*\d+ =\s*(?P<model>\d+) \+\s*(?P<context>\d+) \+\s*(?P<compute>\d+)\)?"
+    r"^(?P<device>\S+) (?P<model>\d+) (?P<context>\d+) (?P<compute>\d+)\s*$", re.MULTILINE
 )
+
+# Available devices:
+#   RPC0: 127.0.0.1:50991 (24105 MiB, 24105 MiB free)
+_DEVICE = re.compile(r"^\s+(?P<device>\S+): .*\(\d+ MiB, (?P<free>\d+) MiB free\)", re.MULTILINE)
 
 # -c 8192 -ngl 21 -ts 11,10 -ot "blk\.2\.ffn_(up|gate|down).*=CPU,…"
 _FITTED = re.compile(
@@ -51,14 +52,17 @@ class FitParams:
         Raises:
             EngineError: llama.cpp cannot run this model, or died over it.
         """
-        output = self._run(plan, [*run_argv(plan), "--fit-print", "on", "--verbose"])
-        rows = parse_breakdown(output)
+        rows = parse_memory(self._run(plan, [*run_argv(plan), "--fit-print", "on"]))
         if not rows:
             raise EngineError(
                 f"{FIT_PARAMS} gave no memory table for {plan.model.path}",
                 "localllm doctor --report, and attach it to a bug report",
             )
-        return rows
+        free = self._free(plan) if len(rows) > 1 else {}
+        return tuple(
+            replace(row, free_bytes=free.get(row.device))
+            for row in with_all_weights(rows, plan.model.tensor_bytes)
+        )
 
     def fit(self, plan: Plan, reserve_bytes: int) -> Fit:
         """How many layers and what split llama.cpp would choose at the plan's context.
@@ -76,8 +80,15 @@ class FitParams:
         output = self._run(plan, [*argv, *margin])
         return parse_fitted(output)
 
+    def _free(self, plan: Plan) -> dict[str, int]:
+        """What is free on each device, as the engine itself sees it."""
+        listing = ["--list-devices", *(["--rpc", ",".join(plan.rpc)] if plan.rpc else [])]
+        return parse_devices(self._call(plan, [self._program, *listing]))
+
     def _run(self, plan: Plan, argv: list[str]) -> str:
-        command = [self._program, "--model", plan.model.path, *argv, "--offline"]
+        return self._call(plan, [self._program, "--model", plan.model.path, *argv, "--offline"])
+
+    def _call(self, plan: Plan, command: list[str]) -> str:
         try:
             done = subprocess.run(
                 command,
@@ -95,33 +106,61 @@ class FitParams:
             raise EngineError(f"cannot start {self._program}: {exc.strerror}") from exc
         output = (done.stderr + done.stdout).decode("utf-8", "replace")
         if done.returncode != 0:
-            raise explain_load_failure(output, plan.model.path, done.returncode)
+            raise explain_load_failure(
+                _refusal(plan.model.path) + output, plan.model.path, done.returncode
+            )
         return output
 
 
-def parse_breakdown(text: str) -> tuple[DeviceMemory, ...]:
-    """The rows of llama.cpp's memory table; repacked host weights are added to "Host"."""
-    rows: dict[str, DeviceMemory] = {}
-    for match in _ROW.finditer(text):
-        is_device = match["free"] is not None
-        name = match["device"] if is_device else "Host"
-        row = DeviceMemory(
-            device=name,
+def _refusal(path: str) -> str:
+    """llama.cpp's log of trying to read this model; empty where the library cannot be asked."""
+    command = [sys.executable, "-m", "localllm.engine.refusal", path]
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_TIMEOUT_SECONDS,
+            check=False,
+        )
+    except (subprocess.TimeoutExpired, OSError):
+        return ""
+    return done.stderr.decode("utf-8", "replace")
+
+
+def parse_memory(text: str) -> tuple[DeviceMemory, ...]:
+    """The table that `--fit-print on` prints, the host first."""
+    rows = [
+        DeviceMemory(
+            device=match["device"],
             model_bytes=int(match["model"]) * MIB,
             context_bytes=int(match["context"]) * MIB,
             compute_bytes=int(match["compute"]) * MIB,
-            free_bytes=int(match["free"]) * MIB if is_device else None,
         )
-        if name in rows:
-            old = rows[name]
-            row = replace(
-                old,
-                model_bytes=old.model_bytes + row.model_bytes,
-                context_bytes=old.context_bytes + row.context_bytes,
-                compute_bytes=old.compute_bytes + row.compute_bytes,
-            )
-        rows[name] = row
-    return tuple(sorted(rows.values(), key=lambda row: row.device != "Host"))
+        for match in _ROW.finditer(text)
+    ]
+    return tuple(sorted(rows, key=lambda row: row.device != "Host"))
+
+
+def with_all_weights(rows: tuple[DeviceMemory, ...], tensor_bytes: int) -> tuple[DeviceMemory, ...]:
+    """The rows with repacked host weights counted.
+
+    The table leaves out weights that the CPU backend repacks into a buffer type of its own
+    (CPU_REPACK). Only the debug log shows them, and that log loses its last lines at exit. But
+    every weight is somewhere: what is on no device is on the host.
+    """
+    elsewhere = sum(row.model_bytes for row in rows if row.device != "Host")
+    return tuple(
+        replace(row, model_bytes=max(row.model_bytes, tensor_bytes - elsewhere))
+        if row.device == "Host"
+        else row
+        for row in rows
+    )
+
+
+def parse_devices(text: str) -> dict[str, int]:
+    """Free bytes per device, from `--list-devices`."""
+    return {match["device"]: int(match["free"]) * MIB for match in _DEVICE.finditer(text)}
 
 
 def parse_fitted(text: str) -> Fit:

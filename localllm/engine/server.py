@@ -142,9 +142,16 @@ class LlamaServer:
         return text
 
     def explain_death(self) -> EngineError | None:
-        """Why the child is gone, as an error to raise; None while it runs."""
-        status = self.poll()
-        if status is None:
+        """Why the child is gone, as an error to raise; None while it runs.
+
+        For when the connection broke: the connection ends before the process is reaped, so this
+        waits a moment for it.
+        """
+        if self._guardian is None:
+            return None
+        try:
+            status = self._guardian.wait(GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
             return None
         error = explain_load_failure(self.log(), self._plan.model.path, status)
         return EngineError(error.message.replace(" while loading ", " while running "), error.hint)
