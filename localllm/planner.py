@@ -116,9 +116,7 @@ def choose(
         raise UsageError(
             f"a micro-batch of {plan.n_ubatch} is larger than the batch of {plan.n_batch}"
         )
-    decide(
-        "load_mode", plan.load_mode, "llama.cpp's default: read from the file as needed", "assumed"
-    )
+    decide("load_mode", plan.load_mode, "llama.cpp's default: read as needed", "assumed")
     if wishes.rpc:
         decide("rpc", list(wishes.rpc), "asked for", "flag")
     plan = replace(
@@ -162,15 +160,25 @@ class _Machine:
         None when nobody knows what is free anywhere.
         """
         left = [
-            (row, row.free_bytes - self._reserve(row) - row.total_bytes)
+            (row, budget - row.total_bytes)
             for row in rows
-            if row.free_bytes is not None
+            if (budget := self._budget(row)) is not None
         ]
         return min(left, key=lambda each: each[1], default=None)
 
-    def _reserve(self, row: DeviceMemory) -> int:
-        on_host = row.device == "Host"
-        return self.policy.host_reserve_bytes if on_host else self.policy.device_reserve_bytes
+    def _budget(self, row: DeviceMemory) -> int | None:
+        """What a run may take on the row's device; None when nobody knows what is free."""
+        if row.device != "Host":
+            free = row.free_bytes
+            return None if free is None else free - self.policy.device_reserve_bytes
+        memory, policy = self.hardware.memory, self.policy
+        budgets = []
+        if memory.available_bytes is not None:
+            budgets.append(memory.available_bytes - policy.host_reserve_bytes)
+        if memory.limit_bytes is not None:
+            used = memory.limit_used_bytes or 0
+            budgets.append(memory.limit_bytes - used - policy.group_reserve_bytes)
+        return min(budgets, default=None)
 
 
 def _placed(plan: Plan, machine: _Machine, wishes: Wishes, reasons: list[Reason]) -> Plan:
@@ -181,7 +189,7 @@ def _placed(plan: Plan, machine: _Machine, wishes: Wishes, reasons: list[Reason]
     if tightest is not None and tightest[1] < 0:
         best = _largest_context(plan, machine, wishes, tightest[1])
         if best is None or wishes.n_ctx is not None:
-            raise _does_not_fit(plan, *tightest, machine, best)
+            raise _does_not_fit(plan, *tightest, machine, wishes, best)
         plan, placement, rows = best
         reasons.append(
             Reason(
@@ -288,7 +296,12 @@ _MAX_GUESSES = 4
 
 
 def _does_not_fit(
-    plan: Plan, row: DeviceMemory, left: int, machine: _Machine, best: _Placed | None
+    plan: Plan,
+    row: DeviceMemory,
+    left: int,
+    machine: _Machine,
+    wishes: Wishes,
+    best: _Placed | None,
 ) -> DoesNotFitError:
     name = plan.model.name or plan.model.ref
     sentence = (
@@ -298,6 +311,14 @@ def _does_not_fit(
     )
     if best is not None:
         return DoesNotFitError(sentence, f"--ctx {best[0].n_ctx} would fit")
+    if wishes.n_gpu_layers is not None:
+        free_hand, _ = _with_layers(plan, machine, replace(wishes, n_gpu_layers=None))
+        tightest = machine.tightest(machine.ledger(free_hand))
+        if tightest is None or tightest[1] >= 0:
+            n_layers = free_hand.n_gpu_layers
+            return DoesNotFitError(
+                sentence, f"without --ngl it would fit, with {n_layers} layers on the accelerator"
+            )
     memory = machine.hardware.memory
     if row.device == "Host" and memory.free_bytes != memory.available_bytes:
         limit = format_bytes(memory.limit_bytes)

@@ -29,6 +29,7 @@ class Policy:
     n_ubatch: int
     type_kv: str
     host_reserve_bytes: int
+    group_reserve_bytes: int
     host_overhead_bytes: int
     device_reserve_bytes: int
     cache_ram_bytes_chat: int
@@ -73,18 +74,23 @@ def load_policy(shipped: Path, user: Path | None = None) -> Policy:
     """The shipped policy, overridden by the user's own file where there is one.
 
     Precedence: 1. `user`/policy.yaml, 2. `shipped`/policy.yaml.
+
+    Raises:
+        UsageError: as `parse_policy`, and for a file that cannot be read.
     """
-    policy = parse_policy(_read(shipped / "policy.yaml"), str(shipped / "policy.yaml"))
+    path = shipped / "policy.yaml"
+    policy = parse_policy(_read(path, "install localllm again"), str(path))
     if user is not None and (user / "policy.yaml").is_file():
-        policy = parse_policy(_read(user / "policy.yaml"), str(user / "policy.yaml"), policy)
+        path = user / "policy.yaml"
+        policy = parse_policy(_read(path, f"chmod u+r {path}"), str(path), policy)
     return policy
 
 
-def _read(path: Path) -> str:
+def _read(path: Path, hint: str) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except OSError as exc:
-        raise UsageError(f"cannot read {path}: {exc.strerror}", "install localllm again") from exc
+        raise UsageError(f"cannot read {path}: {exc.strerror}", hint) from exc
     except UnicodeDecodeError:
         raise UsageError(f"{path} is not UTF-8 text") from None
 
@@ -98,7 +104,10 @@ def _entries(text: str, name: str) -> Iterator[tuple[str, int, yaml.Node]]:
     except yaml.MarkedYAMLError as exc:
         line = exc.problem_mark.line + 1 if exc.problem_mark else 1
         raise UsageError(f"{name}, line {line}: not YAML: {exc.problem}") from None
-    if root is None:
+    except yaml.reader.ReaderError as exc:
+        line = text.count("\n", 0, exc.position) + 1
+        raise UsageError(f"{name}, line {line}: not YAML: {exc.reason}") from None
+    if root is None or root.tag == "tag:yaml.org,2002:null":
         return
     if not isinstance(root, yaml.MappingNode):
         raise UsageError(f"{name}, line 1: expected keys with values")
@@ -115,7 +124,12 @@ def _value(key: str, node: yaml.Node, name: str) -> Any:
     """The value of `key: {value: …, because: …}`; a user may write `key: value` alone."""
     import yaml
 
-    value = yaml.SafeLoader("").construct_object(node, deep=True)
+    try:
+        value = yaml.SafeLoader("").construct_object(node, deep=True)
+    except (yaml.YAMLError, ValueError) as exc:  # an unknown tag; a date such as 2026-13-32
+        wrong = (exc.problem if isinstance(exc, yaml.MarkedYAMLError) else None) or exc
+        line = node.start_mark.line + 1
+        raise UsageError(f"{name}, line {line}: {key} cannot be read: {wrong}") from None
     if not isinstance(value, dict):
         return value
     if "value" not in value or value.keys() - {"value", "because"}:

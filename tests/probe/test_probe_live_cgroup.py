@@ -7,7 +7,6 @@ privileged container); elsewhere the captured trees of test_probe_cgroups.py mus
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from localllm.probe.cgroups import parse_membership, parse_mounts
+from tests.control_groups import limited_groups
 
 LIMIT = 384 << 20
 CHILD = """
@@ -29,56 +28,10 @@ print(json.dumps([hardware.to_json(), [f.code for f in findings]]))
 """
 
 
-def own_group(controller: str) -> tuple[int, Path] | None:
-    """(version, folder) of this process's group where that controller is to be had."""
-    try:
-        membership = parse_membership(Path("/proc/self/cgroup").read_text())
-        mounts = parse_mounts(Path("/proc/self/mountinfo").read_text())
-    except OSError:
-        return None
-    for mount in mounts:
-        if mount.version == 1 and controller in mount.controllers and mount.root == "/":
-            return 1, Path(mount.point + membership[controller])
-    for mount in mounts:
-        folder = Path(mount.point + membership.get("", "/"))
-        there = folder / "cgroup.controllers"
-        controllers = there.read_text().split() if there.is_file() else []
-        if mount.version == 2 and mount.root == "/" and controller in controllers:
-            return 2, folder
-    return None
-
-
 @pytest.fixture
 def limited() -> Iterator[list[Path]]:
-    """Folders of new groups with a memory limit and 1.5 processors, removed afterwards."""
-    settings = {
-        ("memory", 1): [("memory.limit_in_bytes", str(LIMIT))],
-        ("memory", 2): [("memory.max", str(LIMIT))],
-        ("cpu", 1): [("cpu.cfs_period_us", "100000"), ("cpu.cfs_quota_us", "150000")],
-        ("cpu", 2): [("cpu.max", "150000 100000")],
-    }
-    made: list[Path] = []
-    try:
-        for controller in ("memory", "cpu"):
-            group = own_group(controller)
-            if group is None:
-                pytest.skip(f"no control group file system with the controller {controller}")
-            version, parent = group
-            folder = parent / f"localllm-test-{os.getpid()}"
-            try:
-                if version == 2:
-                    (parent / "cgroup.subtree_control").write_text(f"+{controller}")
-                if folder not in made:
-                    folder.mkdir()
-                    made.append(folder)
-                for name, value in settings[controller, version]:
-                    (folder / name).write_text(value)
-            except OSError as exc:
-                pytest.skip(f"control groups cannot be made here: {exc}")
-        yield made
-    finally:
-        for folder in made:
-            folder.rmdir()
+    with limited_groups(LIMIT, 1.5) as groups:
+        yield groups
 
 
 def test_a_process_in_a_limited_group_reports_the_limits(limited, tmp_path):
