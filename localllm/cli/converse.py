@@ -49,6 +49,8 @@ def run(
     if url is not None and chat_template is not None:
         raise UsageError("--chat-template is the server's business where --url names one")
     kept = SessionFile.named(session) if session is not None else None
+    if kept is not None:
+        kept.load()  # a damaged file is told before a model is loaded
     question = read_prompt(prompt)
     opened = (
         _at_url(url, model)

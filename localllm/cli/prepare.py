@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from localllm import demo, gguf, paths
-from localllm.engine.locate import FIT_PARAMS, find_tools
+from localllm.engine.locate import find_tools
 from localllm.errors import GgufError, LocalllmError, NotFoundError, UsageError
 from localllm.hardware import Hardware
 from localllm.naming import parse_ref
@@ -60,15 +60,14 @@ def prepare(ref: str, asked: Wishes, use: Use) -> Prepared:
         DoesNotFitError: it cannot run here as asked.
         EngineError: llama.cpp refuses it.
     """
-    from localllm.engine.fit import FitParams
+    from localllm.engine.dryrun import dry_run
     from localllm.probe import probe
 
     model = find_model(ref)
     hardware, _ = probe(paths.models_dir(), measure_bandwidth=False)
-    tools = find_tools()
-    oracle = FitParams(tools) if tools is not None and FIT_PARAMS in tools.names else None
     policy = load_policy(paths.shipped_profiles_dir(), paths.config_dir())
-    return Prepared(hardware, choose(hardware, model, policy, asked, use, oracle))
+    with dry_run(find_tools()) as oracle:
+        return Prepared(hardware, choose(hardware, model, policy, asked, use, oracle))
 
 
 def document(prepared: Prepared) -> dict[str, Any]:
@@ -141,7 +140,6 @@ def _model_at(path: Path, ref: str, source: str) -> Model:
         n_ctx_train=header.n_ctx_train,
         quant=header.quant,
         size_bytes=sum(part.file_bytes for part in headers),
-        tensor_bytes=sum(tensor.n_bytes for part in headers for tensor in part.tensors),
         has_chat_template=header.has_chat_template,
         is_generative=header.is_generative,
     )
