@@ -45,7 +45,6 @@ class Model:
         n_ctx_train: the context it was trained for, tokens.
         quant: the quantization of the file.
         size_bytes: of all its shards together.
-        tensor_bytes: of its weights alone, without the header.
         has_chat_template: its tokenizer carries one.
         is_generative: it can write text (an embedding or an encoder model cannot).
         sha256: of the file, when known.
@@ -61,7 +60,6 @@ class Model:
     n_ctx_train: int | None = None
     quant: str | None = None
     size_bytes: int = 0
-    tensor_bytes: int = 0
     has_chat_template: bool = False
     is_generative: bool = True
     sha256: str | None = None

@@ -1,6 +1,7 @@
 """The engine room: the only one that knows llama.cpp.
 
-build.py makes it, locate.py finds it, inquiry.py asks what it is, fit.py lets it say what memory
-a run takes, argv.py words a Plan in its terms, guardian.py and server.py keep it running as a
-child, client.py talks to it, inprocess.py does without llama-server.
+To get one: build.py and its neighbours (toolchain, recipe, workshop, wheelcache, installed).
+To know it: locate.py finds it, ask.py asks what it is, dryrun.py what a run would take.
+To run it: argv.py words a Plan in its terms, server.py and guardian.py keep it as a child, client.py
+talks to it, inprocess.py does without llama-server; run.py is the door to all of that.
 """

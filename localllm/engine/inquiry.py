@@ -16,32 +16,32 @@ _KINDS = {0: "cpu", 1: "gpu", 2: "igpu", 3: "accel"}
 
 def main(folder: Path) -> None:
     """Prints what the libraries in the folder say of themselves."""
-    ggml, base, llama = (_load(folder, name) for name in ("ggml", "ggml-base", "llama"))
+    llama = _load(folder)
     llama.llama_backend_init()
-    commit = _text(base, "ggml_commit")
+    commit = _text(llama, "ggml_commit")
     devices = []
-    for index in range(_call(ggml, "ggml_backend_dev_count", ctypes.c_size_t)):
-        device = _call(ggml, "ggml_backend_dev_get", ctypes.c_void_p, ctypes.c_size_t(index))
+    for index in range(_call(llama, "ggml_backend_dev_count", ctypes.c_size_t)):
+        device = _call(llama, "ggml_backend_dev_get", ctypes.c_void_p, ctypes.c_size_t(index))
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
-        base.ggml_backend_dev_memory.restype = None
-        base.ggml_backend_dev_memory(
+        llama.ggml_backend_dev_memory.restype = None
+        llama.ggml_backend_dev_memory(
             ctypes.c_void_p(device), ctypes.byref(free), ctypes.byref(total)
         )
-        kind = _call(base, "ggml_backend_dev_type", ctypes.c_int, ctypes.c_void_p(device))
+        kind = _call(llama, "ggml_backend_dev_type", ctypes.c_int, ctypes.c_void_p(device))
         devices.append(
             {
-                "name": _text(base, "ggml_backend_dev_name", ctypes.c_void_p(device)),
-                "description": _text(base, "ggml_backend_dev_description", ctypes.c_void_p(device)),
+                "name": _text(llama, "ggml_backend_dev_name", ctypes.c_void_p(device)),
+                "description": _text(llama, "ggml_backend_dev_description", ctypes.c_void_p(device)),
                 "kind": _KINDS.get(kind, str(kind)),
                 "free_bytes": free.value,
                 "total_bytes": total.value,
             }
         )
-    registered = _call(ggml, "ggml_backend_reg_count", ctypes.c_size_t)
+    registered = _call(llama, "ggml_backend_reg_count", ctypes.c_size_t)
     backends = []
     for index in range(registered):
-        backend = _call(ggml, "ggml_backend_reg_get", ctypes.c_void_p, ctypes.c_size_t(index))
-        backends.append(_text(base, "ggml_backend_reg_name", ctypes.c_void_p(backend)))
+        backend = _call(llama, "ggml_backend_reg_get", ctypes.c_void_p, ctypes.c_size_t(index))
+        backends.append(_text(llama, "ggml_backend_reg_name", ctypes.c_void_p(backend)))
     sys.stdout.write(
         json.dumps(
             {
@@ -55,9 +55,14 @@ def main(folder: Path) -> None:
     )
 
 
-def _load(folder: Path, name: str) -> ctypes.CDLL:
-    patterns = {"win32": f"{name}.dll", "darwin": f"lib{name}.dylib"}
-    return ctypes.CDLL(str(folder / patterns.get(sys.platform, f"lib{name}.so")))
+def _load(folder: Path) -> ctypes.CDLL:
+    """libllama; ggml's functions are found through it, since it depends on them.
+
+    Opening libggml by its own name could load a second copy: a wheel holds the name without and
+    the one with a version as two files.
+    """
+    name = {"win32": "llama.dll", "darwin": "libllama.dylib"}.get(sys.platform, "libllama.so")
+    return ctypes.CDLL(str(folder / name))
 
 
 def _call(library: ctypes.CDLL, function: str, restype: Any, *arguments: Any) -> Any:
