@@ -29,9 +29,11 @@ class LocalllmError(Exception):
         message: one sentence with the values in it, for a person.
         hint: what to do about it, or None when there is nothing to add.
         exit_code: the status the process leaves with.
+        detail: more lines for whoever asked with --debug, such as the engine's log.
     """
 
     exit_code = 1
+    detail = ""
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)

@@ -53,7 +53,7 @@ Kv = Annotated[
 ]
 Parallel = Annotated[
     Optional[int],  # noqa: UP045
-    typer.Option("--parallel", "-np", min=1, help="Requests answered at the same time."),
+    typer.Option("--parallel", min=1, help="Requests answered at the same time."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 
@@ -62,15 +62,13 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on standar
 def main(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show tracebacks and the engine's log.")
+        bool, typer.Option("--debug", help="With any command: show tracebacks and engine logs.")
     ] = False,
 ) -> None:
     """Runs GGUF models on llama.cpp, tuned to this machine."""
     if version:
         typer.echo(f"localllm {__version__}")
         raise typer.Exit
-    if debug:
-        os.environ["LOCALLLM_DEBUG"] = "1"
 
 
 @app.command()
@@ -80,7 +78,11 @@ def doctor(
         bool, typer.Option("--report", help="Write a redacted report to attach to a bug.")
     ] = False,
 ) -> None:
-    """What this machine is, what the engine was built for, and how to mend what is wrong."""
+    """Look at this machine and its engine, and say what is wrong.
+
+    Each finding comes with the line that mends it. Leaves with 0 when all is well, 1 with a
+    warning, 9 with a failure.
+    """
     from localllm.cli import doctor
 
     raise typer.Exit(doctor.run(as_json=json, report=report))
@@ -96,7 +98,7 @@ def plan(
     kv: Kv = None,
     parallel: Parallel = None,
 ) -> None:
-    """How a model would run here, and why; nothing is loaded."""
+    """How a model would run here, and why. Nothing is loaded."""
     from localllm.cli import prepare, render
 
     wishes = prepare.wishes(
@@ -225,8 +227,9 @@ def serve(
     kv: Kv = None,
     parallel: Parallel = None,
 ) -> None:
-    """Serve a model by llama.cpp's OpenAI-style server, with the plan for this machine.
+    """Serve a model by llama.cpp's OpenAI-style server.
 
+    It runs with the plan for this machine, on this machine's loopback unless told otherwise.
     Arguments after -- go to llama-server as they are.
     """
     from localllm.cli import prepare, serve
@@ -262,7 +265,7 @@ def engine_install(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Build llama.cpp for this machine and install it into this environment."""
+    """Build llama.cpp for this machine and install it here."""
     argv = ["install", "--backend", backend]
     argv += ["--prebuilt"] if prebuilt else []
     argv += ["--wheelhouse", str(wheelhouse)] if wheelhouse else []
@@ -272,7 +275,7 @@ def engine_install(
 
 @engine_app.command("status")
 def engine_status(json: Json = False) -> None:
-    """Which engine is here, and which one an install would make."""
+    """Which engine is here, and what an install would make."""
     _build(["status", "--json"] if json else ["status"])
 
 
@@ -289,8 +292,12 @@ def run(argv: Sequence[str]) -> int:
     Every error a person can meet ends here: one sentence, a blank line, a hint. A traceback is
     shown only with --debug.
     """
+    own, dashes, passed_on = _split(argv)
+    if "--debug" in own:  # wherever it stands
+        own = [word for word in own if word != "--debug"]
+        os.environ["LOCALLLM_DEBUG"] = "1"
     try:
-        status = app(args=list(argv), standalone_mode=False)
+        status = app(args=[*own, *dashes, *passed_on], standalone_mode=False)
         sys.stdout.flush()
     except KeyboardInterrupt:
         return INTERRUPTED_EXIT_CODE
@@ -316,11 +323,19 @@ def run(argv: Sequence[str]) -> int:
     return status if isinstance(status, int) else 0
 
 
+def _split(argv: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
+    """What is for us, the dashes, and what goes on to llama-server."""
+    words = list(argv)
+    at = words.index("--") if "--" in words else len(words)
+    return words[:at], words[at : at + 1], words[at + 1 :]
+
+
 def _tell(error: LocalllmError) -> int:
     if _debugging():
         import traceback
 
         traceback.print_exception(error)
+        sys.stderr.write(error.detail)
     text = f"error: {error.message}\n"
     if error.hint:
         text += f"\nhint: {error.hint}\n"
@@ -329,7 +344,7 @@ def _tell(error: LocalllmError) -> int:
 
 
 def _debugging() -> bool:
-    return bool(os.environ.get("LOCALLLM_DEBUG")) or "--debug" in sys.argv
+    return bool(os.environ.get("LOCALLLM_DEBUG"))
 
 
 def _is_typers_own(error: Exception) -> bool:

@@ -62,6 +62,9 @@ _FAILURES: tuple[tuple[re.Pattern[str], type[LocalllmError], str, str | None], .
 )
 
 
+_DETAIL_CHARS = 20_000
+
+
 def explain_load_failure(log: str, path: str, status: int) -> LocalllmError:
     """The error for an engine that ended while it was loading, from its log and exit status.
 
@@ -70,6 +73,12 @@ def explain_load_failure(log: str, path: str, status: int) -> LocalllmError:
         path: the model's.
         status: its exit status; negative, or above 128, for a death by signal.
     """
+    error = _explained(log, path, status)
+    error.detail = log[-_DETAIL_CHARS:]
+    return error
+
+
+def _explained(log: str, path: str, status: int) -> LocalllmError:
     for pattern, kind, sentence, hint in _FAILURES:
         match = pattern.search(log)
         if match is not None:

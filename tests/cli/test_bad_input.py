@@ -274,6 +274,17 @@ def test_a_bug_is_called_one_and_shown_in_full_only_when_asked(tmp_path: Path) -
     assert full.returncode == 1
 
 
+def test_debug_shows_the_engines_log_wherever_it_stands(tmp_path: Path) -> None:
+    path = tmp_path / "alien.gguf"
+    keys = {"general.architecture": "alien", "tokenizer.ggml.model": "gpt2"}
+    path.write_bytes(header_bytes({**keys, "tokenizer.chat_template": "x"}, []))
+    for argv in (("--debug", "plan", str(path)), ("plan", str(path), "--debug")):
+        done = run_localllm(*argv)
+        assert done.returncode == NO_ENGINE
+        assert "Traceback" in done.stderr
+        assert "llama_model_load: error loading model" in done.stderr
+
+
 def test_values_are_typed_metadata() -> None:
     """The helpers above write what they claim to."""
     assert value("x") == struct.pack("<IQ", 8, 1) + b"x"
