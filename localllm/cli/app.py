@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -31,28 +31,28 @@ app.add_typer(engine_app, name="engine")
 
 # Flags that several commands share. A flag that is not given is None: the plan decides.
 Model = Annotated[
-    Optional[str],  # noqa: UP045  (older typer does not read X | None in Annotated)
+    str | None,
     typer.Argument(help="A .gguf file, or demo.", show_default=False),
 ]
 RequiredModel = Annotated[str, typer.Argument(help="A .gguf file, or demo.", show_default=False)]
 Ctx = Annotated[
-    Optional[int],  # noqa: UP045
+    int | None,
     typer.Option("--ctx", "-c", min=1, help="Context in tokens, all slots together."),
 ]
 Ngl = Annotated[
-    Optional[int],  # noqa: UP045
+    int | None,
     typer.Option("--ngl", min=-1, help="Layers on the GPU, the output layer as one; -1 for all."),
 ]
 Threads = Annotated[
-    Optional[int],  # noqa: UP045
+    int | None,
     typer.Option("--threads", "-t", min=1, help="Threads for decoding."),
 ]
 Kv = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option("--kv", help="Type of the KV cache: f16, q8_0, q4_0, ..."),
 ]
 Parallel = Annotated[
-    Optional[int],  # noqa: UP045
+    int | None,
     typer.Option("--parallel", min=1, help="Requests answered at the same time."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
@@ -115,62 +115,62 @@ def plan(
 def chat(
     model: Model = None,
     prompt: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--prompt", "-p", help="Ask this, print the answer and leave."),
     ] = None,
     system: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--system", help="The system prompt."),
     ] = None,
     session: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--session", help="Keep the conversation under this name, and go on with it."),
     ] = None,
     temperature: Annotated[
-        Optional[float],  # noqa: UP045
+        float | None,
         typer.Option("--temperature", min=0.0, help="0 always takes the likeliest token."),
     ] = None,
     top_k: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option("--top-k", min=0, help="Draw from so many likeliest tokens."),
     ] = None,
     top_p: Annotated[
-        Optional[float],  # noqa: UP045
+        float | None,
         typer.Option("--top-p", min=0.0, max=1.0, help="Draw from the likeliest share."),
     ] = None,
     min_p: Annotated[
-        Optional[float],  # noqa: UP045
+        float | None,
         typer.Option("--min-p", min=0.0, max=1.0, help="Least share of the likeliest token's."),
     ] = None,
     repeat_penalty: Annotated[
-        Optional[float],  # noqa: UP045
+        float | None,
         typer.Option("--repeat-penalty", min=0.0, help="Above 1 makes repeating less likely."),
     ] = None,
     seed: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option("--seed", help="The same seed and prompt give the same answer."),
     ] = None,
     max_tokens: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option("--max-tokens", "-n", min=1, help="Longest answer."),
     ] = None,
     stats: Annotated[
         bool, typer.Option("--stats", help="Time and tokens after each answer.")
     ] = False,
     reasoning: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--reasoning", help="show or hide what a thinking model thinks."),
     ] = None,
     markdown: Annotated[
-        Optional[bool],  # noqa: UP045
+        bool | None,
         typer.Option("--markdown/--plain", help="Render Markdown; on a terminal by default."),
     ] = None,
     chat_template: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--chat-template", help="llama.cpp's name of a template: chatml, llama3, ..."),
     ] = None,
     url: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--url", help="Talk to this OpenAI-compatible server instead."),
     ] = None,
     ctx: Ctx = None,
@@ -215,7 +215,7 @@ def serve(
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port.")] = 8080,
     api_key_file: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option("--api-key-file", help="Keys, one a line; needed off loopback."),
     ] = None,
     insecure: Annotated[
@@ -257,7 +257,7 @@ def engine_install(
         bool, typer.Option("--prebuilt", help="The maintainer's wheel: the library only.")
     ] = False,
     wheelhouse: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option("--wheelhouse", help="A folder of packages that stands for the network."),
     ] = None,
     rebuild: Annotated[
