@@ -1,8 +1,8 @@
 """llama.cpp's own word on memory, to the byte, without loading anything.
 
 One warm child (dryrun_child.py) answers the planner's questions; where layers should go,
-llama-fit-params decides. A child that aborts, hangs or is killed is a clear error, never a wrong
-number.
+llama-fit-params decides, or a search where only the library is installed. A child that aborts,
+hangs or is killed is a clear error, never a wrong number.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import IO, Any
 
 from localllm.engine.argv import child_environment, run_argv
 from localllm.engine.failure import explain_load_failure
-from localllm.engine.locate import FIT_PARAMS, Tools
+from localllm.engine.locate import FIT_PARAMS, Tools, find_library
 from localllm.errors import EngineError
 from localllm.plan import DeviceMemory, Fit, Plan
 from localllm.quants import TENSOR_TYPES
@@ -43,8 +43,9 @@ _FITTED = re.compile(
 class DryRun:
     """The memory oracle of a machine with an engine; a context manager, for its child."""
 
-    def __init__(self, tools: Tools) -> None:
-        self._fit_params = str(tools.path(FIT_PARAMS))
+    def __init__(self, tools: Tools | None) -> None:
+        has_tool = tools is not None and FIT_PARAMS in tools.names
+        self._fit_params = str(tools.path(FIT_PARAMS)) if tools and has_tool else None
         self._child: subprocess.Popen[str] | None = None
         self._stderr: IO[str] | None = None
 
@@ -76,6 +77,8 @@ class DryRun:
             plan: its n_gpu_layers, tensor_split and tensor_overrides are not looked at.
             reserve_bytes: to be left free on every device.
         """
+        if self._fit_params is None:
+            return self._most_layers(plan, reserve_bytes)
         argv = run_argv(replace(plan, tensor_split=None, tensor_overrides=()))
         for left_open in ("--gpu-layers", "--fit"):
             at = argv.index(left_open)
@@ -100,6 +103,25 @@ class DryRun:
             log = (done.stderr + done.stdout).decode("utf-8", "replace")
             raise explain_load_failure(log, plan.model.path, done.returncode)
         return parse_fitted(done.stdout.decode("utf-8", "replace"))
+
+    def _most_layers(self, plan: Plan, reserve_bytes: int) -> Fit:
+        """The largest number of layers that leaves the reserve free, by halving."""
+
+        def fits(n_layers: int) -> bool:
+            rows = self.memory(
+                replace(plan, n_gpu_layers=n_layers, tensor_split=None, tensor_overrides=())
+            )
+            return all(
+                row.total_bytes + reserve_bytes <= row.free_bytes
+                for row in rows
+                if row.free_bytes is not None
+            )
+
+        low, high = 0, (plan.model.n_layers or 0) + 2  # fits at low, not at high
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if fits(middle) else (low, middle)
+        return Fit(plan.n_ctx, low)
 
     def _ask(self, question: dict[str, Any], plan: Plan) -> dict[str, Any]:
         child = self._child or self._start_child(plan)
@@ -158,8 +180,8 @@ class DryRun:
 
 @contextlib.contextmanager
 def dry_run(tools: Tools | None) -> Iterator[DryRun | None]:
-    """The oracle where the engine can be asked, None where it cannot."""
-    if tools is None or FIT_PARAMS not in tools.names:
+    """The oracle where the engine's library can be asked, None where it cannot."""
+    if find_library() is None:
         yield None
         return
     with DryRun(tools) as oracle:

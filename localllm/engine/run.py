@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 
 from localllm.completion import ChatModel
-from localllm.engine.locate import SERVER, find_library, find_tools, require_tools
+from localllm.engine.locate import (
+    ENGINE_DIR_VARIABLE,
+    SERVER,
+    find_library,
+    find_tools,
+    require_tools,
+)
 from localllm.plan import Plan
 
 
@@ -25,6 +32,8 @@ def open_chat_model(plan: Plan, chat_template: str | None = None) -> Iterator[Ch
         EngineMissingError: neither is there. EngineError, IntegrityError: it does not load.
     """
     tools = find_tools()
+    if tools is None and os.environ.get(ENGINE_DIR_VARIABLE):
+        require_tools(SERVER)  # a person who names a folder wants that one, or an error
     if (tools is None or SERVER not in tools.names) and find_library() is not None:
         from localllm.engine.inprocess import InProcessModel
 

@@ -177,6 +177,28 @@ def test_layers_go_to_a_device_that_has_room(
     assert (by_device["RPC0"].free_bytes or 0) > 0
 
 
+def test_the_library_alone_finds_the_most_layers_that_fit(
+    oracle: DryRun, medium_path: Path, rpc_device: str
+) -> None:
+    library_only = DryRun(None)
+    plan = Plan(Model("m", str(medium_path), n_layers=8), n_ctx=2048, rpc=(rpc_device,))
+    with library_only:
+        by_layers = [
+            next(
+                (r for r in library_only.memory(replace(plan, n_gpu_layers=n)) if r.free_bytes),
+                None,
+            )
+            for n in range(10)
+        ]
+        assert library_only.fit(plan, 0).n_gpu_layers == 9
+        # A reserve that leaves room for what five layers take, and not six.
+        five = by_layers[5]
+        assert five is not None
+        assert five.free_bytes is not None
+        reserve = five.free_bytes - five.total_bytes
+        assert library_only.fit(plan, reserve).n_gpu_layers == 5
+
+
 def test_an_explicit_number_of_layers_is_kept(
     oracle: DryRun, medium_path: Path, rpc_device: str
 ) -> None:
