@@ -266,7 +266,8 @@ def _offload(hardware: Hardware, engine: EngineReport) -> Iterator[Finding]:
     """
     if not hardware.accelerators or engine.error is not None or engine.backend is None:
         return
-    gpu = hardware.accelerators[0]
+    # A laptop's integrated GPU must not hide the real one beside it.
+    gpu = min(hardware.accelerators, key=lambda gpu: gpu.unified)
     backend = _BACKEND_OF[gpu.vendor]
     named = gpu.name or f"the {gpu.vendor} GPU"
     if engine.backend == "cpu":
@@ -315,7 +316,8 @@ def _instructions(hardware: Hardware, engine: EngineReport) -> Iterator[Finding]
             _REINSTALL,
         )
     unused = [name for name in _WORTH_HAVING if name in has and name not in compiled]
-    if unused and compiled:
+    # A build for no extension at all names none; an answer without the CPU says nothing of them.
+    if unused and (compiled or "CPU : " in engine.system_info):
         yield Finding(
             "warn",
             "engine.slow-build",
@@ -408,11 +410,12 @@ def redact(text: str, home: str, user: str, host: str) -> str:
         user: the login name.
         host: the machine's name.
     """
-    if len(home) > 1:
-        text = text.replace(home, "~")
+    if len(home) > 1:  # "/home/al" is not a part of "/home/alice"
+        text = re.sub(rf"{re.escape(home)}(?![\w-])", "~", text)
     for word, stand_in in ((user, "USER"), (host, "HOST")):
         if len(word) > 2 and word != "root":
             text = re.sub(rf"(?<![\w-]){re.escape(word)}(?![\w-])", stand_in, text)
     text = re.sub(r"\b(GPU|MIG)-[0-9a-fA-F][0-9a-fA-F/-]{7,}", r"\1-…", text)
-    text = re.sub(r"\b(hf|sk|ms)[_-][A-Za-z0-9_-]{8,}", r"\1_…", text)
-    return re.sub(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "…", text)
+    # A key has capitals or digits in it; hf_transfer and ms_per_token have not.
+    text = re.sub(r"\b(hf_|sk[_-]|ms-)(?=[\w-]*[0-9A-Z])[A-Za-z0-9_-]{8,}", r"\1…", text)
+    return re.sub(r"\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b", "…", text)

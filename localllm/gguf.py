@@ -112,7 +112,7 @@ class FileSource:
     """A file on this disk, read with plain reads; use as a context manager.
 
     Raises (on construction):
-        NotFoundError: no such file. UsageError: a folder. AccessError: no permission.
+        NotFoundError: no such file. UsageError: a folder, a pipe. AccessError: no permission.
     """
 
     def __init__(self, path: Path) -> None:
@@ -121,6 +121,11 @@ class FileSource:
             if path.is_dir():
                 raise UsageError(
                     f"{path} is a folder, not a GGUF file", "name the .gguf file inside it"
+                )
+            if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+                raise UsageError(
+                    f"{path} is a pipe or a device, not a GGUF file",
+                    "write it to a file: a model is read from the middle",
                 )
             self._file = path.open("rb", buffering=0)
             self._size = path.stat().st_size
@@ -344,9 +349,9 @@ class _Parser:
     def _preamble(self) -> tuple[int, int, int]:
         if self._size == 0:
             raise self._bad("it is empty", hint="download it again")
-        magic = self._source.read(0, 4)
-        if magic != _MAGIC:
-            raise self._bad(*_what_it_is_instead(magic))
+        self._buffer = self._source.read(0, _FIRST_READ)
+        if self._buffer[:4] != _MAGIC:
+            raise self._bad(*_what_it_is_instead(self._buffer))
         self._at = 4
         (version,) = struct.unpack("<I", self._take(4))
         if version in (0x02000000, 0x03000000):
@@ -513,10 +518,9 @@ class _Parser:
         if end <= self._base + len(self._buffer):
             return
         self._check_within(end, "its header")
-        ahead = _READ if self._base or self._buffer else _FIRST_READ
         kept = self._buffer[self._at - self._base :] if self._at >= self._base else b""
         start = self._at + len(kept)
-        more = self._source.read(start, max(end - start, ahead))
+        more = self._source.read(start, max(end - start, _READ))
         self._buffer, self._base = kept + more, self._at
         if len(self._buffer) < n_bytes:
             raise self._bad(
@@ -537,8 +541,9 @@ class _Parser:
         return GgufError(f"{self._source.name} is not a sound GGUF file: {wrong}", hint)
 
 
-def _what_it_is_instead(magic: bytes) -> tuple[str, str]:
-    """What the first four bytes give away, and what to do about it."""
+def _what_it_is_instead(start: bytes) -> tuple[str, str]:
+    """What the first bytes give away, and what to do about it."""
+    magic = start[:4]
     if magic == b"PK\x03\x04":
         return "it is a zip archive", "a .llamafile or a PyTorch file is not a GGUF"
     if magic in (b"lmgg", b"fmgg", b"tjgg"):
@@ -546,11 +551,11 @@ def _what_it_is_instead(magic: bytes) -> tuple[str, str]:
             "it is of a format before GGUF (GGML, 2023)",
             "get a GGUF conversion of this model",
         )
-    if magic == b"vers":
+    if start.startswith(b"version https://git-lfs."):
         return (
             "it is a Git LFS pointer, not the model itself",
             "git lfs pull, or download the file from the hub",
         )
-    if magic[:1] == b"<":
+    if start.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"<":
         return "it is a web page", "the download link needs a login, or has moved"
     return f"it begins with {magic!r}, not with {_MAGIC!r}", "name a .gguf file"

@@ -88,8 +88,12 @@ class Cpu:
 
     @property
     def n_usable(self) -> int:
-        """Logical processors that this process can keep busy: affinity and quota, at least 1."""
-        bounds = [n for n in (self.n_logical, self.n_affinity) if n is not None]
+        """Logical processors that this process can keep busy: affinity and quota, at least 1.
+
+        Cores stand for them where only those are known.
+        """
+        n_logical = self.n_physical if self.n_logical is None else self.n_logical
+        bounds = [n for n in (n_logical, self.n_affinity) if n is not None]
         if self.quota is not None:
             # A quota of 2.5 processors keeps 2 threads running and a third one throttled.
             bounds.append(max(1, math.floor(self.quota)))

@@ -13,7 +13,7 @@ from localllm.errors import UsageError
 
 _HUB = re.compile(
     r"(?:(?P<hub>hf|ms):)?(?P<repo>[\w][\w.-]*/[\w][\w.-]*)"
-    r"(?:@(?P<revision>[\w][\w./-]*))?(?::(?P<quant>[\w][\w.-]*))?",
+    r"(?:@(?P<revision>[\w][\w.-]*(?:/[\w][\w.-]*)*))?(?::(?P<quant>[\w][\w.-]*))?",
     re.ASCII,
 )
 _ALIAS = re.compile(r"[a-z][a-z0-9.-]*(?::[a-z0-9][\w.-]*)?", re.ASCII)
@@ -52,7 +52,7 @@ def parse_ref(text: str) -> ModelRef:
         raise UsageError("a model needs a name", _HINT)
     if text == DEMO:
         return ModelRef("demo", text)
-    if re.match(r"https?://", text):
+    if re.match(r"https?://", text, re.IGNORECASE):
         return ModelRef("url", text)
     if (
         text.lower().endswith((".gguf", ".llamafile"))
@@ -67,7 +67,7 @@ def parse_ref(text: str) -> ModelRef:
     if match := _HUB.fullmatch(text):
         hub: Literal["hf", "ms"] = "ms" if match["hub"] == "ms" else "hf"
         return ModelRef(hub, text, match["repo"], match["revision"], match["quant"])
-    if _ALIAS.fullmatch(text):
+    if _ALIAS.fullmatch(text) and not text.startswith(("hf:", "ms:")):
         return ModelRef("alias", text)
     raise UsageError(f"{text!r} is not a model reference", _HINT)
 

@@ -8,7 +8,9 @@ Folders are named here and made by whoever writes into them, through `private_fo
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -21,7 +23,8 @@ SOCKET_PATH_LIMIT = 103
 
 def _home() -> Path | None:
     home = os.environ.get("LOCALLLM_HOME")
-    return Path(home).expanduser() if home else None
+    # Path.expanduser raises over a ~name that nobody has; this one leaves it alone.
+    return Path(os.path.expanduser(home)) if home else None
 
 
 def config_dir() -> Path:
@@ -60,25 +63,29 @@ def runtime_dir() -> Path:
     """Sockets and pid files of running engines, short enough for a unix socket underneath.
 
     The platform's runtime folder can be deep (a `LOCALLLM_HOME` in a deep tree); a socket under
-    it would then not bind, so such a path gives way to one in the temporary folder, named after
-    the user and, through a digest, after the path that it stands for.
+    it would then not bind, so such a path gives way to one in the temporary folder (/tmp where
+    that one is deep too), named after the user and, through a digest, after the path that it
+    stands for.
     """
     home = _home()
-    # /run/user/UID exists only for a login session; a service or a container has none.
+    # /run/user/UID exists only for a login session: a service or a container has none, and after
+    # `su` the variable may still name somebody else's.
     session = os.environ.get("XDG_RUNTIME_DIR")
     if home:
         wanted = home / "run"
-    elif session and Path(session).is_dir():
+    elif session and Path(session).is_dir() and os.access(session, os.W_OK | os.X_OK):
         wanted = Path(session) / _APP
     else:
         wanted = Path(tempfile.gettempdir()) / f"{_APP}-{_user_id()}"
-    room = len("/engine-4194304-xxxxxxxx/llama.sock")
-    if len(os.fsencode(wanted)) + room <= SOCKET_PATH_LIMIT:
+    if _has_room_for_a_socket(wanted):
         return wanted
     import hashlib
 
     digest = hashlib.sha256(os.fsencode(wanted)).hexdigest()[:8]
-    return Path(tempfile.gettempdir()) / f"{_APP}-{_user_id()}-{digest}"
+    name = f"{_APP}-{_user_id()}-{digest}"
+    # TMPDIR may be deep itself: macOS's takes 49 of the 103 bytes, a batch system's takes more.
+    short = Path(tempfile.gettempdir()) / name
+    return short if _has_room_for_a_socket(short) else Path("/tmp") / name  # noqa: S108
 
 
 def models_dir() -> Path:
@@ -94,27 +101,44 @@ def shipped_profiles_dir() -> Path:
 
 
 def private_folder(path: Path) -> Path:
-    """Makes the folder (and its parents) readable by its owner alone, and returns it.
+    """Makes the folder, open to its owner alone, and returns it.
+
+    Parents that are missing are made the same way; those that exist are left as they are.
 
     Raises:
         DiskError: it cannot be made, or exists and belongs to somebody else.
     """
     try:
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        owner = path.stat().st_uid
+        # mkdir's own parents=True would give the mode to the last folder only.
+        for folder in reversed((path, *path.parents)):
+            folder.mkdir(exist_ok=True, mode=0o700)
+        status = path.stat()
     except OSError as exc:
         raise DiskError(
             f"cannot make the folder {path}: {exc.strerror}",
             "set LOCALLLM_HOME to a folder that you may write to",
         ) from exc
     # A folder in /tmp that somebody else made first would hand them our sockets.
-    if hasattr(os, "getuid") and owner != os.getuid():
+    if _uid() not in (None, status.st_uid):
         raise DiskError(
             f"{path} belongs to another user",
             "remove it, or set LOCALLLM_HOME to a folder of your own",
         )
+    if _uid() is not None and stat.S_IMODE(status.st_mode) & 0o077:
+        with contextlib.suppress(OSError):  # a FAT or Windows disk has no modes to set
+            path.chmod(0o700)
     return path
 
 
+def _has_room_for_a_socket(folder: Path) -> bool:
+    room = len("/engine-4194304-xxxxxxxx/llama.sock")
+    return len(os.fsencode(folder)) + room <= SOCKET_PATH_LIMIT
+
+
+def _uid() -> int | None:
+    return os.getuid() if hasattr(os, "getuid") else None
+
+
 def _user_id() -> str:
-    return str(os.getuid()) if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
+    uid = _uid()
+    return os.environ.get("USERNAME", "user") if uid is None else str(uid)

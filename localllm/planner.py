@@ -61,8 +61,8 @@ def choose(
         policy: the judgement numbers.
         wishes: explicit values, never changed.
         use: "chat" (one conversation) or "serve" (several slots).
-        oracle: llama.cpp's word on memory; None where only the library is installed, and then
-            the plan says that memory was not asked for.
+        oracle: llama.cpp's word on memory; None where the library is missing, and then the plan
+            says that nothing was asked.
 
     Raises:
         DoesNotFitError: it cannot run here as wished; the sentence says what is missing.
@@ -162,11 +162,11 @@ class _Machine:
         left = [
             (row, budget - row.total_bytes)
             for row in rows
-            if (budget := self._budget(row)) is not None
+            if (budget := self.budget(row)) is not None
         ]
         return min(left, key=lambda each: each[1], default=None)
 
-    def _budget(self, row: DeviceMemory) -> int | None:
+    def budget(self, row: DeviceMemory) -> int | None:
         """What a run may take on the row's device; None when nobody knows what is free."""
         if row.device != "Host":
             free = row.free_bytes
@@ -206,11 +206,10 @@ def _placed(plan: Plan, machine: _Machine, wishes: Wishes, reasons: list[Reason]
             reasons.append(Reason(field, list(getattr(plan, field)), "llama.cpp's fit", "dry-run"))
     host = next(row for row in rows if row.device == "Host")
     caching = Reason("cache_ram_bytes", plan.cache_ram_bytes, _CACHING, "profile")
-    if host.free_bytes is not None:
-        left = host.free_bytes - machine.policy.host_reserve_bytes - host.total_bytes
-        if left < plan.cache_ram_bytes:
-            because = f"{_CACHING}, in what this run leaves free"
-            caching = Reason("cache_ram_bytes", left, because, "dry-run")
+    budget = machine.budget(host)
+    if budget is not None and budget - host.total_bytes < plan.cache_ram_bytes:
+        because = f"{_CACHING}, in what this run leaves free"
+        caching = Reason("cache_ram_bytes", budget - host.total_bytes, because, "dry-run")
     reasons.append(caching)
     plan = replace(plan, cache_ram_bytes=caching.value)
     return replace(plan, memory=rows, reasons=_last_word(reasons))
@@ -320,7 +319,9 @@ def _does_not_fit(
                 sentence, f"without --ngl it would fit, with {n_layers} layers on the accelerator"
             )
     memory = machine.hardware.memory
-    if row.device == "Host" and memory.free_bytes != memory.available_bytes:
+    unlimited = replace(machine.hardware, memory=replace(memory, limit_bytes=None))
+    budget = replace(machine, hardware=unlimited).budget(row)
+    if row.device == "Host" and budget != machine.budget(row):
         limit = format_bytes(memory.limit_bytes)
         return DoesNotFitError(sentence, f"this container or cgroup may use {limit}; raise that")
     return DoesNotFitError(sentence, "a smaller quantization or a smaller model would fit")
@@ -352,7 +353,7 @@ def _unasked(plan: Plan, hardware: Hardware, wishes: Wishes, reasons: list[Reaso
     reasons.append(reason)
     reasons.append(Reason("cache_ram_bytes", plan.cache_ram_bytes, _CACHING, "profile"))
     reasons.append(
-        Reason("memory", None, "llama-fit-params is not installed, so none was asked", "assumed")
+        Reason("memory", None, "llama-cpp-python is not installed, so nothing was asked", "assumed")
     )
     return replace(plan, n_gpu_layers=n_layers, reasons=_last_word(reasons))
 

@@ -47,7 +47,8 @@ def parse_bytes(text: str) -> int:
     exponent = " kmgtp".index(prefix.lower()) if prefix else 0
     base = 1000 if prefix and byte and not binary else 1024
     # In whole numbers: a float would make 2009 of "2.01kB".
-    return int(whole + decimals) * base**exponent // 10 ** len(decimals)
+    n_bytes: int = int(whole + decimals) * base**exponent // 10 ** len(decimals)
+    return n_bytes
 
 
 def format_rate(bytes_per_second: float | None) -> str:

@@ -31,7 +31,9 @@ def main(folder: Path) -> None:
         devices.append(
             {
                 "name": _text(llama, "ggml_backend_dev_name", ctypes.c_void_p(device)),
-                "description": _text(llama, "ggml_backend_dev_description", ctypes.c_void_p(device)),
+                "description": _text(
+                    llama, "ggml_backend_dev_description", ctypes.c_void_p(device)
+                ),
                 "kind": _KINDS.get(kind, str(kind)),
                 "free_bytes": free.value,
                 "total_bytes": total.value,
