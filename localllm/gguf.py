@@ -21,7 +21,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol, TypeAlias
 
-from localllm.errors import AccessError, GgufError, NotFoundError, UsageError
+from localllm.errors import GgufError
 from localllm.quants import FILE_TYPES, TENSOR_TYPES, TensorType
 from localllm.units import MIB, format_bytes
 
@@ -106,61 +106,6 @@ class MemorySource:
     def read(self, offset: int, n_bytes: int) -> bytes:
         """A slice."""
         return self.data[offset : offset + n_bytes]
-
-
-class FileSource:
-    """A file on this disk, read with plain reads; use as a context manager.
-
-    Raises (on construction):
-        NotFoundError: no such file. UsageError: a folder, a pipe. AccessError: no permission.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            if path.is_dir():
-                raise UsageError(
-                    f"{path} is a folder, not a GGUF file", "name the .gguf file inside it"
-                )
-            if path.exists() and not path.is_file():  # opening a pipe would wait for ever
-                raise UsageError(
-                    f"{path} is a pipe or a device, not a GGUF file",
-                    "write it to a file: a model is read from the middle",
-                )
-            self._file = path.open("rb", buffering=0)
-            self._size = path.stat().st_size
-        except FileNotFoundError:
-            raise NotFoundError(f"there is no file {path}", "check the path") from None
-        except PermissionError:
-            raise AccessError(
-                f"{path} may not be read by this user", f"chmod u+r {path}, or ask its owner"
-            ) from None
-        except OSError as exc:
-            raise NotFoundError(f"cannot open {path}: {exc.strerror}") from exc
-
-    @property
-    def name(self) -> str:
-        """The file's path."""
-        return str(self.path)
-
-    @property
-    def size_bytes(self) -> int:
-        """The file's size when it was opened."""
-        return self._size
-
-    def read(self, offset: int, n_bytes: int) -> bytes:
-        """Reads a piece; a disk that fails is an AccessError."""
-        try:
-            self._file.seek(offset)
-            return self._file.read(n_bytes)
-        except OSError as exc:
-            raise AccessError(f"cannot read {self.path}: {exc.strerror}") from exc
-
-    def __enter__(self) -> FileSource:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
 
 
 Scalar: TypeAlias = int | float | bool | str
@@ -291,12 +236,6 @@ def parse_header(source: ByteSource) -> Header:
         GgufError: it is not a sound GGUF; the sentence says what is wrong and where.
     """
     return _Parser(source).parse()
-
-
-def read_header(path: Path) -> Header:
-    """The header of a file on this disk; errors as `parse_header` and `FileSource`."""
-    with FileSource(path) as source:
-        return parse_header(source)
 
 
 def shard_paths(path: Path) -> tuple[Path, ...]:

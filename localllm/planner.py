@@ -271,7 +271,7 @@ def _largest_context(
         tightest = machine.tightest(rows)
         return (placed, placement, rows), tightest[1] if tightest else 0
 
-    low, high = max(1, least // step), -(-plan.n_ctx // step)
+    low, high = -(-least // step), -(-plan.n_ctx // step)
     best, left_at_low = attempt(low)
     if left_at_low < 0:
         return None

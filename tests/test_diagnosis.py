@@ -12,13 +12,12 @@ import pytest
 
 from localllm import diagnosis
 from localllm.diagnosis import (
-    EngineDevice,
-    EngineReport,
     Toolchain,
     diagnose,
     exit_code,
     redact,
 )
+from localllm.engine_report import EngineDevice, EngineReport
 from localllm.hardware import (
     Accelerator,
     Cpu,

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import random
 import struct
 import time
 import tracemalloc
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from localllm import gguf
-from localllm.errors import AccessError, GgufError, NotFoundError, UsageError
+from localllm.errors import GgufError
 from localllm.gguf import (
     Array,
-    FileSource,
     Header,
     MemorySource,
     parse_header,
-    read_header,
     shard_paths,
 )
 from localllm.quants import TENSOR_TYPES
@@ -36,7 +32,6 @@ from tests.ggufs import (
     header_bytes,
     string,
 )
-from tests.unprivileged import unprivileged
 
 SMALL = Llama(n_layers=1, n_vocab=260)
 #: A tensor of 32 x 2 floats, the smallest thing that has a shape.
@@ -296,21 +291,6 @@ def test_tells_what_can_write_text(changes: dict[str, Any], generative: bool) ->
     header = parse(header_bytes(keys, []))
     assert header.is_generative is generative
     assert header.has_chat_template == ("tokenizer.chat_template" in keys)
-
-
-def test_reads_a_file_on_the_disk(tmp_path: Path) -> None:
-    path = SMALL.write(tmp_path / "model.gguf")
-    header = read_header(path)
-    assert header.file_bytes == path.stat().st_size
-    assert header.tensors[-1].offset + header.tensors[-1].n_bytes <= header.file_bytes
-    assert header == replace(parse(path.read_bytes()), metadata=header.metadata)
-    assert dict(header.metadata) == dict(parse(path.read_bytes()).metadata)
-
-
-def test_reads_the_demo_model(demo_path: Path) -> None:
-    header = read_header(demo_path)
-    assert header.is_generative
-    assert header.has_chat_template
 
 
 def test_the_files_of_a_split_set_name_one_another(tmp_path: Path) -> None:
@@ -652,59 +632,6 @@ def test_numbers_are_jumped_over_unread() -> None:
     source = CountingSource(raw, len(raw))
     assert parse_header(source).integer("z") == 0
     assert sum(n_bytes for _, n_bytes in source.reads) < 128 * KIB
-
-
-# -- files ---------------------------------------------------------------------------------------
-
-
-def test_a_file_that_is_not_there_is_not_found(tmp_path: Path) -> None:
-    with pytest.raises(NotFoundError, match=r"there is no file .*absent\.gguf$"):
-        read_header(tmp_path / "absent.gguf")
-
-
-def test_a_folder_is_not_a_model(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="is a folder, not a GGUF file") as caught:
-        read_header(tmp_path)
-    assert caught.value.hint == "name the .gguf file inside it"
-
-
-def test_a_path_through_a_file_is_not_found(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(NotFoundError, match="Not a directory"):
-        read_header(tmp_path / "file" / "model.gguf")
-
-
-def test_a_name_too_long_for_the_disk_is_not_found(tmp_path: Path) -> None:
-    with pytest.raises(NotFoundError, match="File name too long"):
-        read_header(tmp_path / ("x" * 300))
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are POSIX's")
-def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe.gguf")
-    with pytest.raises(UsageError, match="is a pipe or a device, not a GGUF file"):
-        read_header(tmp_path / "pipe.gguf")
-
-
-def test_a_file_that_may_not_be_read_is_an_access_error(home: Path) -> None:
-    home.chmod(0o755)
-    path = SMALL.write(home / "model.gguf")
-    path.chmod(0)
-    with unprivileged(), pytest.raises(AccessError, match="may not be read") as caught:
-        read_header(path)
-    assert caught.value.hint == f"chmod u+r {path}, or ask its owner"
-
-
-def test_a_file_is_closed_after_a_refusal(tmp_path: Path) -> None:
-    path = tmp_path / "text.gguf"
-    path.write_text("Once upon a time")
-    with (
-        FileSource(tmp_path / "text.gguf") as source,
-        pytest.raises(GgufError, match=r"text\.gguf"),
-    ):
-        parse_header(source)
-    with pytest.raises(ValueError, match="closed"):
-        source.read(0, 1)
 
 
 # -- mutations -----------------------------------------------------------------------------------

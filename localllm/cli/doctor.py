@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from localllm import __version__, diagnosis, paths
 from localllm.cli import render
-from localllm.diagnosis import EngineReport, Toolchain
+from localllm.diagnosis import Toolchain
+from localllm.engine_report import EngineReport
 from localllm.errors import DiskError
 from localllm.hardware import Finding, Hardware
 from localllm.units import format_bytes, format_rate

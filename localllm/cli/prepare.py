@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from localllm import demo, gguf, paths
+from localllm import demo, paths
 from localllm.engine.locate import find_tools
-from localllm.errors import GgufError, LocalllmError, NotFoundError, UsageError
+from localllm.errors import NotFoundError, UsageError
 from localllm.hardware import Hardware
+from localllm.hub import localfile
 from localllm.naming import parse_ref
 from localllm.plan import Model, Plan
 from localllm.planner import Use, Wishes, choose
@@ -85,13 +86,13 @@ def find_model(ref: str) -> Model:
 
     Raises:
         NotFoundError: no such file, a missing shard, or a name that is not on this disk.
-        GgufError, AccessError, UsageError: see `gguf.read_header`.
+        GgufError, AccessError, UsageError: see `localfile.open_model`.
     """
     parsed = parse_ref(ref)
     if parsed.kind == "demo":
-        return _model_at(demo.model_path(), ref, "demo")
+        return localfile.open_model(demo.model_path(), ref, "demo")
     if parsed.kind == "file":
-        return _model_at(Path(ref).expanduser(), ref, "file")
+        return localfile.open_model(_expanded(ref), ref, "file")
     if Path(ref).is_file():
         raise NotFoundError(f"there is no model called {ref!r}", f"for the file, write ./{ref}")
     raise NotFoundError(
@@ -100,46 +101,8 @@ def find_model(ref: str) -> Model:
     )
 
 
-def _model_at(path: Path, ref: str, source: str) -> Model:
-    if path.name.lower().endswith(".llamafile"):
-        raise UsageError(
-            f"{path} is a llamafile, which this version cannot open yet",
-            "unzip the .gguf inside it and name that",
-        )
-    shards = gguf.shard_paths(path)
-    headers = []
-    for shard in shards:
-        if len(shards) > 1 and path.exists() and not shard.exists():
-            raise NotFoundError(
-                f"{path} is one of {len(shards)} parts, and {shard.name} is missing",
-                "put all parts into one folder",
-            )
-        headers.append(gguf.read_header(shard))
-    header = headers[0]
-    if header.split_count != len(shards):
-        raise GgufError(
-            f"{path} says that it is one of {header.split_count} parts, and its name does not",
-            "rename the parts to …-00001-of-0000N.gguf, as they were published",
-        )
-    if header.architecture is None:
-        raise GgufError(
-            f"{path} names no architecture, so no engine can run it", "is it a LoRA or a fragment?"
-        )
-    if header.architecture == "clip":
-        raise LocalllmError(
-            f"{path} is a projector for images (mmproj), not a model",
-            "name the model that it belongs to",
-        )
-    return Model(
-        ref=ref,
-        path=str(path.absolute() if len(shards) == 1 else shards[0].absolute()),
-        source=source,
-        name=header.text("general.name") or path.stem,
-        architecture=header.architecture,
-        n_layers=header.n_layers,
-        n_ctx_train=header.n_ctx_train,
-        quant=header.quant,
-        size_bytes=sum(part.file_bytes for part in headers),
-        has_chat_template=header.has_chat_template,
-        is_generative=header.is_generative,
-    )
+def _expanded(ref: str) -> Path:
+    try:
+        return Path(ref).expanduser()
+    except RuntimeError:  # ~nobody-knows/x
+        raise NotFoundError(f"{ref!r} begins with an unknown user's home", "write it out") from None

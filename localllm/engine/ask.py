@@ -14,9 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from localllm.diagnosis import EngineDevice, EngineReport
 from localllm.engine.failure import signal_name
 from localllm.engine.locate import SERVER, find_library, find_tools, library_version
+from localllm.engine_report import EngineDevice, EngineReport
 
 #: A CUDA driver that wakes a sleeping GPU takes seconds; a healthy CPU engine answers in 0.1.
 _TIMEOUT_SECONDS = 30

@@ -137,10 +137,10 @@ def test_an_unreadable_file(tmp_path: Path, tiny_path: Path) -> None:
     script = (
         "import os, sys\n"
         "from pathlib import Path\n"
-        "from localllm import gguf\n"
+        "from localllm.hub import localfile\n"
         "from localllm.errors import AccessError\n"
         "if os.geteuid() == 0: os.setuid(65534)\n"
-        "try: gguf.read_header(Path(sys.argv[1]))\n"
+        "try: localfile.read_header(Path(sys.argv[1]))\n"
         "except AccessError as error: print(error.exit_code, error.message)\n"
     )
     for folder in (tmp_path, *tmp_path.parents[:2]):

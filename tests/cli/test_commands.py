@@ -233,9 +233,9 @@ def test_the_last_model_is_taken_up_again(tmp_path: Path) -> None:
     assert "the demo" in run_localllm("chat", "-p", "hi", "-n", "2").stderr
 
 
-def test_a_session_is_kept_between_runs_for_its_owner_alone(home: Path, tiny_path: Path) -> None:
+def test_a_session_is_kept_between_runs_for_its_owner_alone(home: Path) -> None:
     for text in ("one", "two"):
-        done = run_localllm("chat", str(tiny_path), "-p", text, "-n", "2", "--session", "diary")
+        done = run_localllm("chat", "demo", "-p", text, "-n", "8", "--session", "diary")
         assert done.returncode == 0, done.stderr
     (kept,) = (home / "data" / "sessions").iterdir()
     said = [turn["content"] for turn in json.loads(kept.read_text())["messages"]]

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from localllm.diagnosis import EngineReport
 from localllm.engine import ask
 from localllm.engine.locate import ENGINE_DIR_VARIABLE, Tools, find_library, find_tools
 from localllm.engine.locate import require_tools as require
+from localllm.engine_report import EngineReport
 from localllm.errors import EngineMissingError
 
 

@@ -16,8 +16,8 @@ import pytest
 from localllm.engine.dryrun import DryRun, _question, parse_fitted
 from localllm.engine.locate import RPC_SERVER, Tools
 from localllm.errors import EngineError, IntegrityError
-from localllm.gguf import read_header
 from localllm.hardware import Accelerator, Cpu, Hardware, Memory, System
+from localllm.hub.localfile import read_header
 from localllm.paths import shipped_profiles_dir
 from localllm.plan import Fit, Model, Plan
 from localllm.planner import Wishes, choose
