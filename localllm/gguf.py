@@ -16,7 +16,7 @@ import math
 import re
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol, TypeAlias
@@ -165,6 +165,8 @@ class Header:
         alignment: of tensor data.
         data_offset: where tensor data starts; the header is everything before it.
         file_bytes: size of the whole file.
+        key_spans: where each key's record lies in the file, as (start, end).
+        table_span: where the tensor table lies.
     """
 
     version: int
@@ -173,6 +175,8 @@ class Header:
     alignment: int
     data_offset: int
     file_bytes: int
+    key_spans: Mapping[str, tuple[int, int]] = field(default_factory=dict, repr=False)
+    table_span: tuple[int, int] = (0, 0)
 
     def integer(self, key: str) -> int | None:
         """The key's value where it is a whole number, else None."""
@@ -267,14 +271,19 @@ class _Parser:
     def parse(self) -> Header:
         version, n_tensors, n_keys = self._preamble()
         metadata: dict[str, Value] = {}
+        key_spans: dict[str, tuple[int, int]] = {}
         for _ in range(n_keys):
+            start = self._at
             key = self._text(MAX_KEY_BYTES, "a metadata key")
             if key in metadata:
                 raise self._bad(f"the metadata key {key!r} occurs twice")
             metadata[key] = self._value(key)
+            key_spans[key] = start, self._at
         alignment = self._alignment(metadata)
+        table_start = self._at
         tensors = tuple(self._tensors(n_tensors))
-        data_offset = -(-self._at // alignment) * alignment
+        table_end = self._at
+        data_offset = -(-table_end // alignment) * alignment
         self._check_extents(tensors, alignment, data_offset)
         return Header(
             version=version,
@@ -283,6 +292,8 @@ class _Parser:
             alignment=alignment,
             data_offset=data_offset,
             file_bytes=self._size,
+            key_spans=MappingProxyType(key_spans),
+            table_span=(table_start, table_end),
         )
 
     def _preamble(self) -> tuple[int, int, int]:

@@ -36,6 +36,14 @@ CHAT_TEMPLATE = (
 )
 
 
+class U16(int):
+    """A number to be written as uint16, which llama.cpp wants of the split keys."""
+
+
+class I32(int):
+    """A number to be written as int32."""
+
+
 def string(text: str | bytes) -> bytes:
     raw = text if isinstance(text, bytes) else text.encode()
     return struct.pack("<Q", len(raw)) + raw
@@ -45,6 +53,10 @@ def value(item: Any) -> bytes:
     """A typed metadata value."""
     if isinstance(item, bool):
         return struct.pack("<I?", 7, item)
+    if isinstance(item, U16):
+        return struct.pack("<IH", 2, item)
+    if isinstance(item, I32):
+        return struct.pack("<Ii", 5, item)
     if isinstance(item, int):
         return struct.pack("<II", 4, item)
     if isinstance(item, float):

@@ -22,7 +22,7 @@ PACKAGE = Path(localllm.__file__).parent
 #: Values in, values out.
 KNOWN = {
     "errors", "units", "paths", "hardware", "gguf", "naming", "quants", "profiles", "plan",
-    "planner", "diagnosis", "engine_report", "completion",
+    "planner", "diagnosis", "engine_report", "completion", "outline",
 }  # fmt: skip
 #: Each knows one outside thing.
 EDGES = {"probe", "engine", "hub", "store", "session"}

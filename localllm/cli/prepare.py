@@ -11,8 +11,9 @@ from localllm.engine.locate import find_tools
 from localllm.errors import NotFoundError, UsageError
 from localllm.hardware import Hardware
 from localllm.hub import localfile
+from localllm.hub.localfile import Opened
 from localllm.naming import parse_ref
-from localllm.plan import Model, Plan
+from localllm.plan import Plan
 from localllm.planner import Use, Wishes, choose
 from localllm.profiles import load_policy
 
@@ -64,10 +65,11 @@ def prepare(ref: str, asked: Wishes, use: Use) -> Prepared:
     from localllm.engine.dryrun import dry_run
     from localllm.probe import probe
 
-    model = find_model(ref)
+    opened = find_model(ref)
+    model = opened.model
     hardware, _ = probe(paths.models_dir(), measure_bandwidth=False)
     policy = load_policy(paths.shipped_profiles_dir(), paths.config_dir())
-    with dry_run(find_tools()) as oracle:
+    with dry_run(find_tools(), {model.path: opened.outlines}) as oracle:
         return Prepared(hardware, choose(hardware, model, policy, asked, use, oracle))
 
 
@@ -81,7 +83,7 @@ def document(prepared: Prepared) -> dict[str, Any]:
     return plan
 
 
-def find_model(ref: str) -> Model:
+def find_model(ref: str) -> Opened:
     """Reads the header of what the reference names.
 
     Raises:

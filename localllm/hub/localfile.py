@@ -5,10 +5,12 @@ Knows the errors of a file system, and turns them into ours. Knows nothing of wh
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from localllm.errors import AccessError, GgufError, LocalllmError, NotFoundError, UsageError
-from localllm.gguf import Header, parse_header, shard_paths
+from localllm.gguf import Header, MemorySource, parse_header, shard_paths
+from localllm.outline import outline
 from localllm.plan import Model
 
 
@@ -73,7 +75,15 @@ def read_header(path: Path) -> Header:
         return parse_header(source)
 
 
-def open_model(path: Path, ref: str, source: str) -> Model:
+@dataclass(frozen=True)
+class Opened:
+    """A model on this disk: what its headers tell, and their outlines, to plan from."""
+
+    model: Model
+    outlines: tuple[MemorySource, ...]
+
+
+def open_model(path: Path, ref: str, source: str) -> Opened:
     """Reads and checks the headers of a model, all parts of a split one.
 
     Args:
@@ -92,14 +102,17 @@ def open_model(path: Path, ref: str, source: str) -> Model:
             "unzip the .gguf inside it and name that",
         )
     shards = shard_paths(path)
-    headers = []
+    headers: list[Header] = []
+    outlines: list[MemorySource] = []
     for shard in shards:
         if len(shards) > 1 and path.exists() and not shard.exists():
             raise NotFoundError(
                 f"{path} is one of {len(shards)} parts, and {shard.name} is missing",
                 "put all parts into one folder",
             )
-        headers.append(read_header(shard))
+        with FileSource(shard) as part:
+            headers.append(parse_header(part))
+            outlines.append(outline(part, headers[-1]))
     header = headers[0]
     if header.split_count != len(shards):
         raise GgufError(
@@ -115,7 +128,7 @@ def open_model(path: Path, ref: str, source: str) -> Model:
             f"{path} is a projector for images (mmproj), not a model",
             "name the model that it belongs to",
         )
-    return Model(
+    model = Model(
         ref=ref,
         path=str(path.absolute() if len(shards) == 1 else shards[0].absolute()),
         source=source,
@@ -128,3 +141,4 @@ def open_model(path: Path, ref: str, source: str) -> Model:
         has_chat_template=header.has_chat_template,
         is_generative=header.is_generative,
     )
+    return Opened(model, tuple(outlines))

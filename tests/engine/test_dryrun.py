@@ -16,15 +16,17 @@ import pytest
 from localllm.engine.dryrun import DryRun, _question, parse_fitted
 from localllm.engine.locate import RPC_SERVER, Tools
 from localllm.errors import EngineError, IntegrityError
+from localllm.gguf import MemorySource, parse_header
 from localllm.hardware import Accelerator, Cpu, Hardware, Memory, System
-from localllm.hub.localfile import read_header
+from localllm.hub.localfile import open_model, read_header
+from localllm.outline import outline
 from localllm.paths import shipped_profiles_dir
 from localllm.plan import Fit, Model, Plan
 from localllm.planner import Wishes, choose
 from localllm.profiles import load_policy
 from localllm.units import GIB, MIB
 from tests.conftest import wait_until
-from tests.ggufs import Llama, header_bytes
+from tests.ggufs import I32, U16, Llama, header_bytes, write_gguf
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +128,7 @@ def load(path, params):
     params.no_alloc, params.load_mode = False, llama_cpp.LLAMA_LOAD_MODE_MMAP
     return real(path, params)
 llama_cpp.llama_model_load_from_file = load
-print(json.dumps(DryRunner().answer({_question(plan)!r})["rows"]))
+print(json.dumps(DryRunner().answer({_question(plan, plan.model.path)!r})["rows"]))
 """
     done = subprocess.run(
         [sys.executable, "-c", loaded], capture_output=True, text=True, check=True
@@ -137,6 +139,70 @@ print(json.dumps(DryRunner().answer({_question(plan)!r})["rows"]))
         row = predicted[device]
         assert (row.context_bytes, row.compute_bytes) == (context, compute)
         assert row.model_bytes == pytest.approx(model, abs=0)
+
+
+@pytest.mark.parametrize("n_gpu_layers", [0, 5])
+def test_an_outline_answers_as_the_whole_file_does(
+    oracle: DryRun, tools: Tools, medium_path: Path, rpc_device: str, n_gpu_layers: int
+) -> None:
+    plan = Plan(
+        Model("m", str(medium_path)), n_ctx=4096, n_gpu_layers=n_gpu_layers, rpc=(rpc_device,)
+    )
+    whole = oracle.memory(plan)
+    oracle.__exit__()  # the device takes one client at a time
+    opened = open_model(medium_path, "m", "file")
+    assert len(opened.outlines[0].data) < 8192
+    elsewhere = replace(plan, model=replace(plan.model, path="/not/here.gguf"))
+    with DryRun(tools, {"/not/here.gguf": opened.outlines}) as outlined:
+        assert outlined.memory(elsewhere) == whole
+
+
+def test_a_split_model_is_answered_from_the_outlines_of_its_parts(
+    tools: Tools, tmp_path: Path
+) -> None:
+    shape = Llama(n_layers=4, n_embd=256, n_ff=512)
+    whole = shape.write(tmp_path / "whole.gguf")
+    first, second = (tmp_path / f"m-0000{number}-of-00002.gguf" for number in (1, 2))
+    tensors, keys = shape.tensors(), shape.metadata()
+    count = {"split.count": U16(2), "split.tensors.count": I32(len(tensors))}
+    write_gguf(first, {**keys, **count, "split.no": U16(0)}, tensors[:10])
+    write_gguf(second, {**count, "split.no": U16(1)}, tensors[10:])
+    opened = open_model(first, "m", "file")
+    with DryRun(tools, {str(first): opened.outlines}) as oracle:
+        split = oracle.memory(Plan(Model("m", str(first)), n_ctx=1024))
+        assert split == oracle.memory(Plan(Model("m", str(whole)), n_ctx=1024))
+
+
+def test_where_an_outline_will_not_do_the_file_is_asked(
+    tools: Tools, medium_path: Path, tmp_path: Path
+) -> None:
+    useless = MemorySource(header_bytes({"general.architecture": "alien"}, []))
+    plan = Plan(Model("m", str(medium_path)), n_ctx=1024)
+    with DryRun(tools, {str(medium_path): [useless]}) as oracle, DryRun(tools) as plain:
+        assert oracle.memory(plan) == plain.memory(plan)
+
+
+def test_holes_take_no_room_and_go_away(tools: Tools, home: Path) -> None:
+    # 70B at Q4_K: 40 GB of hole, on any disk.
+    shape = Llama(
+        n_layers=80,
+        n_embd=8192,
+        n_ff=28672,
+        n_head=64,
+        n_head_kv=8,
+        kind="Q4_K",
+        file_type="Q4_K_M",
+    )
+    header = header_bytes(shape.metadata(), shape.tensors())
+    n_bytes = len(header) + sum(-(-t.n_bytes // 32) * 32 for t in shape.tensors())
+    source = MemorySource(header, "70B", n_bytes)
+    with DryRun(tools, {"70b": [outline(source, parse_header(source))]}) as oracle:
+        (host,) = oracle.memory(Plan(Model("70b", "70b"), n_ctx=8192))
+        (hole,) = (home / "run").glob("engine-*/0/model.gguf")
+        assert hole.stat().st_size > 35 * GIB
+        assert hole.stat().st_blocks * 512 < MIB
+    assert host.model_bytes > 35 * GIB
+    assert list((home / "run").glob("engine-*")) == []
 
 
 def test_a_child_that_is_killed_is_an_error_and_the_next_question_is_answered(

@@ -25,7 +25,7 @@ def test_reads_a_file_on_the_disk(tmp_path: Path) -> None:
 
 def test_a_model_is_described_by_its_header(tmp_path: Path) -> None:
     path = SMALL.write(tmp_path / "model.gguf")
-    model = open_model(path, "./model.gguf", "file")
+    model = open_model(path, "./model.gguf", "file").model
     assert (model.name, model.architecture, model.quant) == ("random llama", "llama", "F32")
     assert (model.n_layers, model.n_ctx_train) == (2, 2048)
     assert (model.size_bytes, model.path) == (path.stat().st_size, str(path))
@@ -38,7 +38,7 @@ def test_any_part_of_a_split_model_stands_for_all_of_it(tmp_path: Path) -> None:
     paths = [tmp_path / f"m-0000{number}-of-00002.gguf" for number in (1, 2)]
     for path in paths:
         path.write_bytes(header_bytes(keys, []))
-    model = open_model(paths[1], "m", "file")
+    model = open_model(paths[1], "m", "file").model
     assert model.path == str(paths[0])
     assert model.size_bytes == sum(path.stat().st_size for path in paths)
 
@@ -51,7 +51,7 @@ def test_a_part_under_another_name_is_refused(tmp_path: Path) -> None:
 
 
 def test_reads_the_demo_model(demo_path: Path) -> None:
-    model = open_model(demo_path, "demo", "demo")
+    model = open_model(demo_path, "demo", "demo").model
     assert model.is_generative
     assert model.has_chat_template
 
