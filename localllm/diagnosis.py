@@ -30,6 +30,9 @@ class Toolchain:
 
 #: llama.cpp builds from which a crafted GGUF no longer overruns memory.
 _FIXED_BUILDS = ((7824, "CVE-2026-33298"), (8146, "CVE-2026-27940"))
+#: The first llama-cpp-python with such a llama.cpp (2026-03-23; 0.3.16 is of 2025-08). The
+#: library itself does not know its build number.
+_FIXED_LIBRARY = (0, 3, 17)
 
 _REINSTALL = "localllm engine install --rebuild"
 _BACKEND_OF = {"nvidia": "cuda", "amd": "rocm", "apple": "metal", "intel": "vulkan"}
@@ -114,6 +117,14 @@ def _engine(hardware: Hardware, engine: EngineReport, toolchain: Toolchain) -> I
             "llama-cpp-python is not installed; the programs alone run chat and serve",
             "localllm engine install",
         )
+    if engine.version is not None and _numbers(engine.version) < _FIXED_LIBRARY:
+        yield Finding(
+            "warn",
+            "engine.vulnerable",
+            f"llama-cpp-python {engine.version} is older than 0.3.17 and has the llama.cpp of"
+            " CVE-2026-33298 and CVE-2026-27940: a crafted model file can take it over",
+            _REINSTALL,
+        )
     if engine.tools_folder is None:
         yield Finding(
             "warn",
@@ -190,6 +201,11 @@ def _tools(engine: EngineReport) -> Iterator[Finding]:
                 " a crafted model file can take it over",
                 _REINSTALL,
             )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """0.3.36 as (0, 3, 36); what follows the numbers is left out."""
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
 
 
 def _same(one: str, other: str) -> bool:

@@ -138,6 +138,10 @@ CASES = {
         "engine.vulnerable", "warn", "b8000 is older than b8146, which closed CVE-2026-27940",
         REBUILD, engine=replace(ENGINE, build_number=8000),
     ),
+    "a vulnerable library": Case(
+        "engine.vulnerable", "warn", "llama-cpp-python 0.3.16 is older than 0.3.17",
+        REBUILD, engine=replace(ENGINE, version="0.3.16"),
+    ),
     "the engine does not load": Case(
         "engine.broken", "fail", "the engine does not load: it died", REBUILD, engine=BROKEN
     ),
@@ -319,6 +323,7 @@ QUIET = {
     "the tools' commit is unknown": (HEALTHY, replace(ENGINE, tools_commit=None)),
     "a build number that is unknown": (HEALTHY, replace(ENGINE, build_number=None)),
     "the first build that is not vulnerable": (HEALTHY, replace(ENGINE, build_number=8146)),
+    "the first library that is not vulnerable": (HEALTHY, replace(ENGINE, version="0.3.17")),
     "a limit above the whole machine": (with_memory(limit_bytes=100 * GIB), ENGINE),
     "just enough disk": (replace(HEALTHY, disk=Disk("/m", 500 * GIB, 10 * GIB)), ENGINE),
     "disk unknown": (replace(HEALTHY, disk=None), ENGINE),
