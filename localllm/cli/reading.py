@@ -60,10 +60,26 @@ def read_prompt(prompt: str | None) -> str | None:
     return "\n\n".join(parts)
 
 
+#: A pipe that nobody writes to and nobody closes (a service, a script's script) looks like a hang.
+_SILENCE_SECONDS = 2.0
+
+
 def _read_all() -> str:
-    # Bytes of another encoding become U+FFFD rather than an error, whatever the locale says.
-    data = sys.stdin.buffer.read() if hasattr(sys.stdin, "buffer") else sys.stdin.read().encode()
+    said = threading.Timer(_SILENCE_SECONDS, _tell_that_it_waits)
+    said.daemon = True
+    said.start()
+    try:
+        # Bytes of another encoding become U+FFFD rather than an error, whatever the locale says.
+        has_bytes = hasattr(sys.stdin, "buffer")
+        data = sys.stdin.buffer.read() if has_bytes else sys.stdin.read().encode()
+    finally:
+        said.cancel()
     return data.decode("utf-8-sig", "replace").replace("\r\n", "\n")
+
+
+def _tell_that_it_waits() -> None:
+    sys.stderr.write("localllm: reading standard input to its end (< /dev/null gives it none)\n")
+    sys.stderr.flush()
 
 
 def _clean(text: str) -> str:

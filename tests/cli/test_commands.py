@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from localllm import __version__, gguf
-from tests.conftest import run_localllm, wait_until
+from tests.conftest import PATIENCE_SECONDS, run_localllm, wait_until
 from tests.ggufs import Llama
 
 
@@ -221,6 +221,20 @@ def test_chat_talks_to_another_server_by_its_address(tiny_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
     assert "5 tokens" in done.stderr
+
+
+def test_a_pipe_that_stays_open_is_told_and_waited_for(tiny_path: Path) -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-m", "localllm", "chat", str(tiny_path), "-p", "hi", "-n", "2"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stderr is not None
+    assert "reading standard input" in child.stderr.readline()
+    _, rest = child.communicate(timeout=PATIENCE_SECONDS)
+    assert child.returncode == 0, rest
 
 
 def test_the_last_model_is_taken_up_again(tmp_path: Path) -> None:
