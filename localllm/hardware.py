@@ -113,7 +113,8 @@ class Memory:
         limit_source: which file said so, for the reader.
         swap_total_bytes, swap_free_bytes: swap space.
         bandwidth: read bandwidth of all usable cores together, bytes per second.
-        bandwidth_source: "measured" or "cached" (measured earlier on this very machine).
+        bandwidth_source: "measured", "cached" (measured earlier on this very machine) or
+            "data-sheet" (the bus's peak, of a machine that is not here; no program reaches it).
     """
 
     total_bytes: int | None = None
@@ -124,7 +125,7 @@ class Memory:
     swap_total_bytes: int | None = None
     swap_free_bytes: int | None = None
     bandwidth: float | None = None
-    bandwidth_source: Literal["measured", "cached"] | None = None
+    bandwidth_source: Literal["measured", "cached", "data-sheet"] | None = None
 
     @property
     def free_bytes(self) -> int | None:

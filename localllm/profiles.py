@@ -1,21 +1,24 @@
-"""profiles/*.yaml -> Policy: the judgement numbers, schema-checked.
+"""profiles/*.yaml -> values that know their line, and the Policy: the judgement numbers.
 
-The only room that reads YAML. Texts come in as strings with the name to quote in errors; finding
-and reading the files is done in `load_policy` alone.
+The only room that reads YAML; presets.py and catalogue.py say what the other files mean. Texts
+come in as strings with the name to quote in errors; `read_profile` alone opens a file.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from localllm.errors import UsageError
+from localllm.units import parse_bytes, parse_rate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import yaml
+
+_Parsed = TypeVar("_Parsed")
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,9 @@ def parse_policy(text: str, name: str, base: Policy | None = None) -> Policy:
     values: dict[str, Any] = {}
     for key, line, node in _entries(text, name):
         if key not in kinds:
-            raise UsageError(f"{name}, line {line}: there is no setting {key!r}", _nearest(key))
+            raise UsageError(
+                f"{name}, line {line}: there is no setting {key!r}", _nearest(key, kinds)
+            )
         value = _value(key, node, name)
         if kinds[key] == "int" and (not isinstance(value, int) or isinstance(value, bool)):
             raise UsageError(f"{name}, line {line}: {key} must be a whole number, not {value!r}")
@@ -79,14 +84,179 @@ def load_policy(shipped: Path, user: Path | None = None) -> Policy:
         UsageError: as `parse_policy`, and for a file that cannot be read.
     """
     path = shipped / "policy.yaml"
-    policy = parse_policy(_read(path, "install localllm again"), str(path))
+    policy = parse_policy(read_profile(path, "install localllm again"), str(path))
     if user is not None and (user / "policy.yaml").is_file():
         path = user / "policy.yaml"
-        policy = parse_policy(_read(path, f"chmod u+r {path}"), str(path), policy)
+        policy = parse_policy(read_profile(path, f"chmod u+r {path}"), str(path), policy)
     return policy
 
 
-def _read(path: Path, hint: str) -> str:
+@dataclass(frozen=True)
+class Field:
+    """One value of a YAML document, and where it stands.
+
+    Every reading method raises a UsageError that names the file, the line and the key.
+
+    Attributes:
+        file: the document's name, for errors.
+        key: the way to the value: "accelerators[0].total"; "" for the whole document.
+        line: where its key is written; where it begins itself in a list.
+        node: what YAML has there.
+    """
+
+    file: str
+    key: str
+    line: int
+    node: yaml.Node | None
+
+    def wrong(self, what: str, hint: str | None = None) -> UsageError:
+        """The error that this value is: "FILE, line 3: memory.total must be a size"."""
+        subject = f"{self.key} " if self.key else ""
+        return UsageError(f"{self.file}, line {self.line}: {subject}{what}", hint)
+
+    def items(self) -> Iterator[tuple[str, Field]]:
+        """The keys with their values, each key once."""
+        import yaml
+
+        if self.node is None or self.node.tag == "tag:yaml.org,2002:null":
+            return
+        if not isinstance(self.node, yaml.MappingNode):
+            raise self.wrong(
+                "must hold keys with values" if self.key else "expected keys with values"
+            )
+        seen: set[str] = set()
+        for key_node, node in self.node.value:
+            key = str(key_node.value)
+            field = Field(self.file, self._within(key), key_node.start_mark.line + 1, node)
+            if key in seen:
+                raise field.wrong("occurs twice")
+            seen.add(key)
+            yield key, field
+
+    def fields(self, required: Iterable[str], optional: Iterable[str] = ()) -> dict[str, Field]:
+        """The values of these keys; all of the required ones, and no others."""
+        required = list(required)
+        known = [*required, *optional]
+        found: dict[str, Field] = {}
+        for key, field in self.items():
+            if key not in known:
+                message = f"{self.file}, line {field.line}: there is no setting {field.key!r}"
+                raise UsageError(message, _nearest(key, known))
+            found[key] = field
+        for key in required:
+            if key not in found:
+                raise replace(self, key=self._within(key)).wrong("is missing")
+        return found
+
+    def each(self) -> list[Field]:
+        """The items of a list."""
+        import yaml
+
+        if not isinstance(self.node, yaml.SequenceNode):
+            raise self.wrong("must be a list")
+        return [
+            Field(self.file, f"{self.key}[{at}]", node.start_mark.line + 1, node)
+            for at, node in enumerate(self.node.value)
+        ]
+
+    def scalar(self) -> Any:
+        """The value as YAML reads it."""
+        import yaml
+
+        if not isinstance(self.node, yaml.ScalarNode):
+            raise self.wrong("must be a single value")
+        return _construct(self.key, self.node, self.file)
+
+    def text(self) -> str:
+        """Words, on one line."""
+        value = self.scalar()
+        if not isinstance(value, str):
+            # 9.0 and "9.0" look alike and are not: YAML would make 9 of a version.
+            raise self.wrong(f"must be text, not {value!r}", f'in quotes, "{value}" is text')
+        if not value.strip():
+            raise self.wrong("must not be empty")
+        return " ".join(value.split())
+
+    def one_of(self, choices: Iterable[str]) -> str:
+        """One of these words."""
+        words, value = list(choices), self.text()
+        if value not in words:
+            raise self.wrong(f"must be one of {', '.join(words)}, not {value!r}")
+        return value
+
+    def flag(self) -> bool:
+        """True or false."""
+        value = self.scalar()
+        if not isinstance(value, bool):
+            raise self.wrong(f"must be true or false, not {value!r}")
+        return value
+
+    def whole(self, least: int = 0) -> int:
+        """A whole number, not below the least."""
+        value = self.scalar()
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise self.wrong(f"must be a whole number, not {value!r}")
+        if value < least:
+            raise self.wrong(f"must be at least {least}, not {value}")
+        return value
+
+    def number(self) -> float:
+        """A number above zero."""
+        value = self.scalar()
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            raise self.wrong(f"must be a number, not {value!r}")
+        if not math.isfinite(value) or value <= 0:
+            raise self.wrong(f"must be above 0, not {value}")
+        return float(value)
+
+    def size(self, least: int = 0) -> int:
+        """Bytes, as a number or as "24 GiB"."""
+        n_bytes: int = self._quantity("a size", int, parse_bytes)
+        if n_bytes < least:
+            raise self.wrong(f"must be at least {least} bytes, not {n_bytes}")
+        return n_bytes
+
+    def rate(self) -> float:
+        """Bytes per second, as a number or as "936 GB/s"."""
+        per_second: float = self._quantity("a rate", (int, float), parse_rate)
+        if not math.isfinite(per_second) or per_second <= 0:
+            raise self.wrong(f"must be above 0, not {per_second}")
+        return float(per_second)
+
+    def _quantity(self, what: str, kinds: Any, parse: Callable[[str], _Parsed]) -> Any:
+        value = self.scalar()
+        if isinstance(value, kinds) and not isinstance(value, bool):
+            if value < 0:
+                raise self.wrong(f"must not be negative, not {value}")
+            return value
+        if not isinstance(value, str):
+            raise self.wrong(f"must be {what}, not {value!r}")
+        if value.lstrip().startswith("-"):
+            raise self.wrong(f"must not be negative, not {value!r}")
+        try:
+            return parse(value)
+        except UsageError as exc:
+            raise self.wrong(f"must be {what}, not {value!r}", exc.hint) from None
+
+    def _within(self, key: str) -> str:
+        return f"{self.key}.{key}" if self.key else key
+
+
+def read_document(text: str, name: str) -> Field:
+    """A YAML document as the one value that holds all others.
+
+    Raises:
+        UsageError: it is not YAML.
+    """
+    return Field(name, "", 1, _compose(text, name))
+
+
+def read_profile(path: Path, hint: str) -> str:
+    """The text of a file.
+
+    Raises:
+        UsageError: it cannot be read, with that hint, or is not text.
+    """
     try:
         return path.read_text(encoding="utf-8")
     except OSError as exc:
@@ -95,18 +265,27 @@ def _read(path: Path, hint: str) -> str:
         raise UsageError(f"{path} is not UTF-8 text") from None
 
 
-def _entries(text: str, name: str) -> Iterator[tuple[str, int, yaml.Node]]:
-    """The top-level keys with their line numbers, which yaml.safe_load would lose."""
+def _compose(text: str, name: str) -> yaml.Node | None:
+    """The nodes of the document, with the line numbers that yaml.safe_load would lose."""
     import yaml
 
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        return yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as exc:
         line = exc.problem_mark.line + 1 if exc.problem_mark else 1
         raise UsageError(f"{name}, line {line}: not YAML: {exc.problem}") from None
     except yaml.reader.ReaderError as exc:
         line = text.count("\n", 0, exc.position) + 1
         raise UsageError(f"{name}, line {line}: not YAML: {exc.reason}") from None
+    except RecursionError:
+        raise UsageError(f"{name} is nested too deep to be read") from None
+
+
+def _entries(text: str, name: str) -> Iterator[tuple[str, int, yaml.Node]]:
+    """The top-level keys of a policy with their line numbers."""
+    import yaml
+
+    root = _compose(text, name)
     if root is None or root.tag == "tag:yaml.org,2002:null":
         return
     if not isinstance(root, yaml.MappingNode):
@@ -122,14 +301,7 @@ def _entries(text: str, name: str) -> Iterator[tuple[str, int, yaml.Node]]:
 
 def _value(key: str, node: yaml.Node, name: str) -> Any:
     """The value of `key: {value: …, because: …}`; a user may write `key: value` alone."""
-    import yaml
-
-    try:
-        value = yaml.SafeLoader("").construct_object(node, deep=True)
-    except (yaml.YAMLError, ValueError) as exc:  # an unknown tag; a date such as 2026-13-32
-        wrong = (exc.problem if isinstance(exc, yaml.MarkedYAMLError) else None) or exc
-        line = node.start_mark.line + 1
-        raise UsageError(f"{name}, line {line}: {key} cannot be read: {wrong}") from None
+    value = _construct(key, node, name)
     if not isinstance(value, dict):
         return value
     if "value" not in value or value.keys() - {"value", "because"}:
@@ -138,8 +310,19 @@ def _value(key: str, node: yaml.Node, name: str) -> Any:
     return value["value"]
 
 
-def _nearest(key: str) -> str | None:
+def _construct(key: str, node: yaml.Node, name: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.SafeLoader("").construct_object(node, deep=True)
+    except (yaml.YAMLError, ValueError) as exc:  # an unknown tag; a date such as 2026-13-32
+        wrong = (exc.problem if isinstance(exc, yaml.MarkedYAMLError) else None) or exc
+        line = node.start_mark.line + 1
+        raise UsageError(f"{name}, line {line}: {key} cannot be read: {wrong}") from None
+
+
+def _nearest(key: str, known: Iterable[str]) -> str | None:
     import difflib
 
-    near = difflib.get_close_matches(key, [field.name for field in fields(Policy)], n=1)
+    near = difflib.get_close_matches(key, list(known), n=1)
     return f"did you mean {near[0]}?" if near else None

@@ -56,6 +56,21 @@ def format_rate(bytes_per_second: float | None) -> str:
     return "unknown" if bytes_per_second is None else f"{bytes_per_second / 1e9:.1f} GB/s"
 
 
+def parse_rate(text: str) -> float:
+    """Bytes per second out of "936 GB/s", as data sheets print it.
+
+    Raises:
+        UsageError: the text is not a rate.
+    """
+    size, slash, second = text.strip().rpartition("/")
+    try:
+        if slash and second.strip() == "s":
+            return float(parse_bytes(size))
+    except UsageError:
+        pass
+    raise UsageError(f"{text!r} is not a rate", "write it like 936 GB/s or 1.8TB/s")
+
+
 def format_seconds(seconds: float | None) -> str:
     """A duration for a person: "840 ms", "2.4 s", "3 min 20 s"; "unknown" for None."""
     if seconds is None:

@@ -34,7 +34,7 @@ def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def _use_home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("LOCALLLM_HOME", str(folder))
     for name in list(os.environ):
-        if name.startswith("LLAMA_") or name in ("LOCALLLM_API_KEY", "LOCALLLM_DEBUG"):
+        if name.startswith(("LLAMA_", "LOCALLLM_")) and name != "LOCALLLM_HOME":
             monkeypatch.delenv(name)
     return folder
 

@@ -22,7 +22,8 @@ PACKAGE = Path(localllm.__file__).parent
 #: Values in, values out.
 KNOWN = {
     "errors", "units", "paths", "hardware", "gguf", "naming", "quants", "profiles", "plan",
-    "planner", "diagnosis", "engine_report", "completion", "outline",
+    "planner", "presets", "catalogue", "diagnosis", "engine_report", "completion", "outline",
+    "variants",
 }  # fmt: skip
 #: Each knows one outside thing.
 EDGES = {"probe", "engine", "hub", "store", "session"}

@@ -13,6 +13,7 @@ from localllm.units import (
     format_rate,
     format_seconds,
     parse_bytes,
+    parse_rate,
 )
 
 
@@ -111,6 +112,30 @@ def test_a_printed_size_can_be_typed_again(n_bytes: int) -> None:
 )
 def test_prints_a_rate_in_decimal_units(rate: float | None, text: str) -> None:
     assert format_rate(rate) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [
+        pytest.param("936 GB/s", 936e9, id="a data sheet"),
+        pytest.param("3.35 TB/s", 3.35e12, id="a large GPU"),
+        pytest.param(" 51.2GB / s ", 51.2e9, id="spaces"),
+        pytest.param("1 GiB/s", float(GIB), id="binary"),
+        pytest.param("12/s", 12.0, id="bytes"),
+    ],
+)
+def test_reads_a_rate(text: str, rate: float) -> None:
+    assert parse_rate(text) == rate
+
+
+@pytest.mark.parametrize(
+    "text", ["936 GB", "936 GB/min", "GB/s", "/s", "-1 GB/s", "1 GB/s/s", "", "1e9 B/s"]
+)
+def test_refuses_what_is_not_a_rate(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_rate(text)
+    assert caught.value.message == f"{text!r} is not a rate"
+    assert caught.value.hint is not None
 
 
 @pytest.mark.parametrize(

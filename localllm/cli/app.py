@@ -29,7 +29,8 @@ app = typer.Typer(
 engine_app = typer.Typer(help="The engine: llama.cpp with its native tools.", no_args_is_help=True)
 app.add_typer(engine_app, name="engine")
 
-# Flags that several commands share. A flag that is not given is None: the plan decides.
+# Flags that several commands share, and their variables. What is not given is None: the plan
+# decides.
 Model = Annotated[
     str | None,
     typer.Argument(help="A .gguf file, or demo.", show_default=False),
@@ -37,23 +38,32 @@ Model = Annotated[
 RequiredModel = Annotated[str, typer.Argument(help="A .gguf file, or demo.", show_default=False)]
 Ctx = Annotated[
     int | None,
-    typer.Option("--ctx", "-c", min=1, help="Context in tokens, all slots together."),
+    typer.Option(
+        "--ctx", "-c", envvar="LOCALLLM_CTX", min=1, help="Context in tokens, all slots together."
+    ),
 ]
 Ngl = Annotated[
     int | None,
-    typer.Option("--ngl", min=-1, help="Layers on the GPU, the output layer as one; -1 for all."),
+    typer.Option(
+        "--ngl",
+        envvar="LOCALLLM_NGL",
+        min=-1,
+        help="Layers on the GPU, the output layer as one; -1 for all.",
+    ),
 ]
 Threads = Annotated[
     int | None,
-    typer.Option("--threads", "-t", min=1, help="Threads for decoding."),
+    typer.Option("--threads", "-t", envvar="LOCALLLM_THREADS", min=1, help="Threads for decoding."),
 ]
 Kv = Annotated[
     str | None,
-    typer.Option("--kv", help="Type of the KV cache: f16, q8_0, q4_0, ..."),
+    typer.Option("--kv", envvar="LOCALLLM_KV", help="Type of the KV cache: f16, q8_0, q4_0, ..."),
 ]
 Parallel = Annotated[
     int | None,
-    typer.Option("--parallel", min=1, help="Requests answered at the same time."),
+    typer.Option(
+        "--parallel", envvar="LOCALLLM_PARALLEL", min=1, help="Requests answered at the same time."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 
@@ -90,21 +100,35 @@ def doctor(
 
 @app.command()
 def plan(
-    model: RequiredModel,
+    model: Model = None,
     json: Json = False,
     ctx: Ctx = None,
     ngl: Ngl = None,
     threads: Threads = None,
     kv: Kv = None,
     parallel: Parallel = None,
+    hw: Annotated[
+        str | None,
+        typer.Option("--hw", help="Plan for another machine: a preset, a file, or list."),
+    ] = None,
+    ram: Annotated[
+        str | None,
+        typer.Option("--ram", help="Plan as if so much main memory were free: 16G."),
+    ] = None,
 ) -> None:
     """How a model would run here, and why. Nothing is loaded."""
-    from localllm.cli import prepare, render
+    from localllm.cli import prepare, render, simulation
 
+    if hw in simulation.LISTING:
+        simulation.print_presets(as_json=json)
+        return
+    if model is None:
+        raise UsageError("missing argument 'MODEL'", "localllm plan --help")
     wishes = prepare.wishes(
         n_ctx=ctx, n_gpu_layers=ngl, n_threads=threads, kv=kv, n_parallel=parallel
     )
-    prepared = prepare.prepare(model, wishes, "serve" if parallel else "chat")
+    machine = simulation.simulation(hw, ram)
+    prepared = prepare.prepare(model, wishes, "serve" if parallel else "chat", machine)
     if json:
         render.print_json(prepare.document(prepared))
     else:

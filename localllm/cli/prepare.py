@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from localllm import demo, paths
+from localllm.cli.simulation import Simulation
 from localllm.engine.locate import find_tools
 from localllm.errors import NotFoundError, UsageError
 from localllm.hardware import Hardware
@@ -54,8 +55,14 @@ def wishes(
     )
 
 
-def prepare(ref: str, asked: Wishes, use: Use) -> Prepared:
+def prepare(ref: str, asked: Wishes, use: Use, simulation: Simulation | None = None) -> Prepared:
     """The model that the reference names, and the plan for it on this machine.
+
+    Args:
+        ref: what the person typed.
+        asked: explicit values.
+        use: what the plan is for.
+        simulation: the machine to plan for instead of this one.
 
     Raises:
         NotFoundError, AccessError, GgufError, UsageError: the model is not to be had.
@@ -67,10 +74,15 @@ def prepare(ref: str, asked: Wishes, use: Use) -> Prepared:
 
     opened = find_model(ref)
     model = opened.model
-    hardware, _ = probe(paths.models_dir(), measure_bandwidth=False)
+    simulation = simulation or Simulation()
+    probed = None
+    if simulation.preset is None:
+        probed, _ = probe(paths.models_dir(), measure_bandwidth=False)
+    hardware = simulation.hardware(probed)
     policy = load_policy(paths.shipped_profiles_dir(), paths.config_dir())
     with dry_run(find_tools(), {model.path: opened.outlines}) as oracle:
-        return Prepared(hardware, choose(hardware, model, policy, asked, use, oracle))
+        plan = choose(hardware, model, policy, asked, use, simulation.oracle(oracle))
+    return Prepared(hardware, simulation.told(plan))
 
 
 def document(prepared: Prepared) -> dict[str, Any]:
@@ -97,6 +109,16 @@ def find_model(ref: str) -> Opened:
         return localfile.open_model(_expanded(ref), ref, "file")
     if Path(ref).is_file():
         raise NotFoundError(f"there is no model called {ref!r}", f"for the file, write ./{ref}")
+    if parsed.kind == "alias":
+        from localllm.catalogue import load_catalogue
+
+        entry = load_catalogue(paths.shipped_profiles_dir(), paths.config_dir()).find(ref)
+        raise NotFoundError(
+            f"{ref!r} is {entry.repo} on the hub, which is not on this disk, and this version of"
+            " localllm cannot download yet",
+            f"download a .gguf file from {entry.source} and name the path,"
+            " or try: localllm chat demo",
+        )
     raise NotFoundError(
         f"{ref!r} is not on this disk, and this version of localllm cannot download yet",
         "download its .gguf file and name the path, or try: localllm chat demo",

@@ -150,6 +150,13 @@ def test_a_plan_is_one_json_document_of_the_agreed_shape(tiny_path: Path) -> Non
     assert {"field", "value", "because", "source"} == document["reasons"][0].keys()
 
 
+def test_a_variable_stands_for_a_flag_and_the_flag_wins(tiny_path: Path) -> None:
+    by_variable = run_localllm("plan", str(tiny_path), "--json", LOCALLLM_CTX="768")
+    assert json.loads(by_variable.stdout)["chosen"]["n_ctx"] == 768
+    both = run_localllm("plan", str(tiny_path), "--json", "--ctx", "512", LOCALLLM_CTX="768")
+    assert json.loads(both.stdout)["chosen"]["n_ctx"] == 512
+
+
 def test_a_plan_reads_well(tiny_path: Path) -> None:
     done = run_localllm("plan", str(tiny_path))
     assert done.returncode == 0
