@@ -80,7 +80,7 @@ def choose(
             return decide(field, asked, "asked for", "flag")
         return decide(field, otherwise, because, source)
 
-    n_threads, why, known = _threads(hardware.cpu)
+    n_threads, why, known = _threads(hardware.cpu, model, policy)
     plan = Plan(
         model=model,
         n_ctx=0,
@@ -375,12 +375,25 @@ def _wished_context(model: Model, policy: Policy, wishes: Wishes, n_parallel: in
     return Reason("n_ctx", each * n_parallel, because, "profile")
 
 
-def _threads(cpu: Cpu) -> tuple[int, str, Source]:
+def _threads(cpu: Cpu, model: Model, policy: Policy) -> tuple[int, str, Source]:
     """Threads for decoding, why, and how that is known.
 
     Decoding waits for memory, and for the slowest thread at every layer: a second hardware
-    thread of a core, or a slow core among fast ones, makes it slower, not faster.
+    thread of a core, or a slow core among fast ones, makes it slower, not faster. And threads meet
+    some hundreds of times a token: a small model has not the work to pay for many of them.
     """
+    n_cores, why, known = _cores(cpu)
+    worthwhile = max(1, -(-model.size_bytes // policy.weight_bytes_per_thread))
+    if model.size_bytes and worthwhile < n_cores:
+        return (
+            worthwhile,
+            f"weights of {format_bytes(model.size_bytes)} keep no more busy",
+            "profile",
+        )
+    return n_cores, why, known
+
+
+def _cores(cpu: Cpu) -> tuple[int, str, Source]:
     usable = cpu.n_usable
     if cpu.n_logical is None and cpu.n_affinity is None and cpu.n_physical is None:
         return usable, "how many processors there are is not known", "assumed"

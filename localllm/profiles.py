@@ -38,6 +38,7 @@ class Policy:
     cache_ram_bytes_chat: int
     cache_ram_bytes_serve: int
     gomp_spincount: int
+    weight_bytes_per_thread: int
 
 
 def parse_policy(text: str, name: str, base: Policy | None = None) -> Policy:

@@ -745,3 +745,27 @@ def test_the_document_is_json_and_says_what_the_plan_says(make: Any) -> None:
         row.total_bytes for row in plan.memory
     ]
     assert {why["field"]: why["value"] for why in document["reasons"]}["n_ctx"] == plan.n_ctx
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "n_threads"),
+    [
+        pytest.param(6_000_000, 1, id="a few MB"),
+        pytest.param(16 << 20, 1, id="all that one thread is worth"),
+        pytest.param((16 << 20) + 1, 2, id="a byte more"),
+        pytest.param(100_000_000, 6, id="100 MB"),
+        pytest.param(4_000_000_000, 8, id="4 GB"),
+        pytest.param(0, 8, id="unknown"),
+    ],
+)
+def test_a_small_model_gets_no_more_threads_than_it_keeps_busy(
+    size_bytes: int, n_threads: int
+) -> None:
+    machine = Hardware(
+        System("Linux"), Cpu(n_physical=8, n_logical=8), Memory(available_bytes=64 << 30)
+    )
+    model = Model("m", "/m.gguf", size_bytes=size_bytes, n_layers=2, n_ctx_train=2048)
+    policy = load_policy(shipped_profiles_dir())
+    plan = choose(machine, model, policy, Wishes(), "chat", None)
+    assert plan.n_threads == n_threads
+    assert plan.n_threads_batch == n_threads

@@ -41,6 +41,26 @@ def planned(*argv: str) -> dict[str, Any]:
     return document
 
 
+def hollow(path: Path, shape: Llama) -> Path:
+    """A model with a hole for its weights, which a plan never reads."""
+    header = header_bytes(shape.metadata(), shape.tensors())
+    data = sum(-(-tensor.n_bytes // 32) * 32 for tensor in shape.tensors())
+    path.write_bytes(header)
+    with path.open("r+b") as file:
+        file.truncate(len(header) + data)
+    return path
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Weights of 1.1 GB, which keep more threads busy than any of these machines has."""
+    shape = Llama(
+        n_layers=32, n_embd=2048, n_ff=8192, n_head=32, n_head_kv=8, n_ctx_train=8192,
+        kind="Q4_K", file_type="Q4_K_M",
+    )  # fmt: skip
+    return str(hollow(tmp_path_factory.mktemp("models") / "large.gguf", shape))
+
+
 def refused(done: subprocess.CompletedProcess[str], exit_code: int) -> str:
     assert done.returncode == exit_code, done.stderr
     assert done.stdout == ""
@@ -61,8 +81,10 @@ def reasons(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
         ("server-2x-epyc-512gb", 64, 508 * GIB),
     ],
 )
-def test_threads_and_memory_are_the_presets(name: str, n_threads: int, free_bytes: int) -> None:
-    document = planned("demo", "--hw", name)
+def test_threads_and_memory_are_the_presets(
+    large: str, name: str, n_threads: int, free_bytes: int
+) -> None:
+    document = planned(large, "--hw", name)
     preset = load_preset(name, shipped_profiles_dir())
     assert document["chosen"]["n_threads"] == n_threads
     (host,) = document["memory"]
@@ -133,21 +155,11 @@ def test_ram_stands_for_the_memory_of_this_machine() -> None:
     assert document["hardware"]["cpu"] == planned("demo")["hardware"]["cpu"]
 
 
-def test_ram_stands_for_the_memory_of_a_preset_and_its_container() -> None:
-    document = planned("demo", "--hw", "cloud-2vcpu-4gb", "--ram", "64G")
+def test_ram_stands_for_the_memory_of_a_preset_and_its_container(large: str) -> None:
+    document = planned(large, "--hw", "cloud-2vcpu-4gb", "--ram", "64G")
     assert document["memory"][0]["free_bytes"] == 64 * GIB
     assert document["chosen"]["n_threads"] == 2
     assert {"hardware", "ram_bytes"} <= reasons(document).keys()
-
-
-def hollow(path: Path, shape: Llama) -> Path:
-    """A model with a hole for its weights, which a plan never reads."""
-    header = header_bytes(shape.metadata(), shape.tensors())
-    data = sum(-(-tensor.n_bytes // 32) * 32 for tensor in shape.tensors())
-    path.write_bytes(header)
-    with path.open("r+b") as file:
-        file.truncate(len(header) + data)
-    return path
 
 
 def test_a_model_that_needs_more_than_the_ram_does_not_fit(tmp_path: Path) -> None:
@@ -163,10 +175,10 @@ def test_a_model_that_needs_more_than_the_ram_does_not_fit(tmp_path: Path) -> No
     assert 1.5 * GIB < fits["memory"][0]["total_bytes"] < 3.5 * GIB
 
 
-def test_a_file_is_a_machine_too(tmp_path: Path) -> None:
+def test_a_file_is_a_machine_too(large: str, tmp_path: Path) -> None:
     path = tmp_path / "box.yaml"
     path.write_text(CARD[: CARD.index("accelerators")])
-    document = planned("demo", "--hw", str(path))
+    document = planned(large, "--hw", str(path))
     assert document["chosen"]["n_threads"] == 4
     assert document["memory"][0]["free_bytes"] == 12 * GIB
     assert reasons(document)["hardware"]["value"] == "box"
