@@ -114,7 +114,7 @@ class HttpChatModel:
             if response.status_code != 200:
                 response.read()
                 raise self._refused(response.status_code, response.text)
-            yield from _read_stream(response.iter_lines(), started)
+            yield from _read_stream(_lines(response.iter_bytes()), started)
 
     def only_model(self) -> str:
         """The name of the first model that the server offers."""
@@ -173,7 +173,22 @@ class HttpChatModel:
         return EngineError(f"the server answered {status}: {message}")
 
 
-def _read_stream(lines: Iterator[str], started: float) -> Iterator[Delta | Usage]:
+def _lines(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Whole lines without their ends, from pieces cut anywhere; a last one without an end, too.
+
+    httpx's own iter_lines decodes every piece through three layers, twice the cost of this: on a
+    machine whose cores all compute, what we take is taken from the model.
+    """
+    rest = b""
+    for piece in pieces:
+        *whole, rest = (rest + piece).split(b"\n")
+        for line in whole:
+            yield line.rstrip(b"\r")
+    if rest:
+        yield rest
+
+
+def _read_stream(lines: Iterator[bytes], started: float) -> Iterator[Delta | Usage]:
     """Server-sent events -> Delta …, Usage.
 
     data: {"choices":[{"finish_reason":null,"index":0,"delta":{"content":"+"}}],…}
@@ -186,16 +201,16 @@ def _read_stream(lines: Iterator[str], started: float) -> Iterator[Delta | Usage
     first: float | None = None
     n_deltas = 0
     for line in lines:
-        if not line.startswith("data:"):
-            if line.startswith("error:"):
-                raise EngineError(f"the server stopped: {_error_of(line[6:])[0]}")
+        if not line.startswith(b"data:"):
+            if line.startswith(b"error:"):
+                raise EngineError(f"the server stopped: {_error_of(_text(line[6:]))[0]}")
             continue
         data = line[5:].strip()
-        if data == "[DONE]":
+        if data == b"[DONE]":
             break
         chunk = _json_object(data)
         if "error" in chunk:
-            message, kind = _error_of(data)
+            message, kind = _error_of(_text(data))
             if kind == "exceed_context_size_error":
                 raise ContextFullError(message)
             raise EngineError(f"the server stopped: {message}")
@@ -240,7 +255,11 @@ def _usage(
     )
 
 
-def _json_object(text: str) -> dict[str, Any]:
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "replace")
+
+
+def _json_object(text: bytes) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except ValueError:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from localllm.completion import Delta, Message, Sampling, Usage
-from localllm.engine.client import HttpChatModel
+from localllm.engine.client import HttpChatModel, _lines
 from localllm.engine.endpoint import Endpoint
 from localllm.errors import (
     AccessError,
@@ -177,6 +177,15 @@ def test_a_refusal_is_one_sentence_of_the_right_kind(
     peer.status, peer.body = status, body
     with pytest.raises(kind, match=words):
         ask(peer)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 10_000])
+def test_lines_are_whole_however_the_bytes_are_cut(size: int) -> None:
+    raw = "data: 你好\r\n\r\n: ping\ndata: [DONE]".encode()
+    pieces = iter(raw[at : at + size] for at in range(0, len(raw), size))
+    assert [line.decode() for line in _lines(pieces)] == [
+        "data: 你好", "", ": ping", "data: [DONE]",
+    ]  # fmt: skip
 
 
 def test_a_stream_that_breaks_off_is_a_network_error(peer: Peer) -> None:
