@@ -38,6 +38,11 @@ llama_cpp = _bindings()
 
 _CPU, _ACCEL = 0, 3  # ggml_backend_dev_type
 
+# A dry run reports the first of the compute buffers' three plans, made for all slots; for these
+# architectures the last plan is made for a single one and takes more (llama-context.cpp,
+# TAG_RESERVE_DIAG_DECAY: it grows with the square of a slot's share of the micro-batch).
+_LAST_PLANNED_FOR_ONE_SLOT = ("kimi-linear", "minimax-01")
+
 # llama_memory_breakdown is std::map<buffer type, {model, context, compute}>, returned by value.
 # Only its root pointer is used, and only by following the nodes' own pointers, so that it does
 # not matter that ctypes has moved the map object. (words in the map, root's word in it, offsets
@@ -92,14 +97,35 @@ class DryRunner:
             self._load(about_model)
         if not self._model:
             return {"refused": "".join(self._log)}
+        rows = self._context_rows(question)
+        if rows is None:
+            return {"refused": "".join(self._log)}
+        n_slots = question["n_parallel"]
+        if n_slots > 1 and self._architecture() in _LAST_PLANNED_FOR_ONE_SLOT:
+            # A slot's context, but no smaller than a micro-batch, which would shrink with it.
+            n_ctx = max(question["n_ctx"] // n_slots, question["n_ubatch"])
+            one = self._context_rows({**question, "n_parallel": 1, "n_ctx": n_ctx}) or []
+            compute = {device: size for device, _, _, size in one}
+            rows = [
+                (device, model, context, max(size, compute.get(device, 0)))
+                for device, model, context, size in rows
+            ]
+        return {"rows": rows, "free": dict(self._free())}
+
+    def _context_rows(self, question: dict[str, Any]) -> list[tuple[str, int, int, int]] | None:
+        """The breakdown with a context, or None where llama.cpp refuses to make it."""
         context = llama_cpp.llama_init_from_model(self._model, self._context_params(question))
         if not context:
-            return {"refused": "".join(self._log)}
+            return None
         try:
-            rows = list(self._rows(self._breakdown(context)))
+            return list(self._rows(self._breakdown(context)))
         finally:
             llama_cpp.llama_free(context)
-        return {"rows": rows, "free": dict(self._free())}
+
+    def _architecture(self) -> str:
+        name = ctypes.create_string_buffer(64)
+        llama_cpp.llama_model_meta_val_str(self._model, b"general.architecture", name, len(name))
+        return name.value.decode()
 
     def _load(self, question: dict[str, Any]) -> None:
         if self._model:

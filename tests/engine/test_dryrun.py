@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from localllm.engine.dryrun import DryRun, _question, parse_fitted
-from localllm.engine.locate import RPC_SERVER, Tools
+from localllm.engine.locate import Tools
 from localllm.errors import EngineError, IntegrityError
 from localllm.gguf import MemorySource, parse_header
 from localllm.hardware import Accelerator, Cpu, Hardware, Memory, System
@@ -25,7 +23,7 @@ from localllm.plan import Fit, Model, Plan
 from localllm.planner import Wishes, choose
 from localllm.profiles import load_policy
 from localllm.units import GIB, MIB
-from tests.conftest import wait_until
+from tests.architectures.loaded import loopback_device
 from tests.ggufs import I32, U16, Llama, header_bytes, write_gguf
 
 
@@ -44,25 +42,8 @@ def oracle(tools: Tools) -> Iterator[DryRun]:
 
 @pytest.fixture
 def rpc_device(tools: Tools) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    child = subprocess.Popen(
-        [str(tools.path(RPC_SERVER)), "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-
-    def listening() -> bool:
-        with contextlib.closing(socket.socket()) as probe:
-            return probe.connect_ex(("127.0.0.1", port)) == 0
-
-    try:
-        wait_until(listening, "the RPC device")
-        yield f"127.0.0.1:{port}"
-    finally:
-        child.kill()
-        child.wait()
+    with loopback_device(tools) as endpoint:
+        yield endpoint
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Small random models of most architectures that llama.cpp knows, for the test of exactness."""
