@@ -1,6 +1,6 @@
 """How much of llama.cpp's decode speed is left in `localllm chat`.
 
-    .venv/bin/python -m benchmarks.decode [--rounds 7] [--tokens 96]
+    .venv/bin/python -m benchmarks.decode [--rounds 7] [--tokens 96] [--only 0.6B]
 
 Four ways to decode with the same model, threads and settings, interleaved in one run: llama-bench
 (no sampling), bare llama-server, `localllm chat` in a pipe, `localllm chat` on a terminal with
@@ -40,9 +40,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--tokens", type=int, default=96)
+    parser.add_argument("--only", choices=["0.6B", "demo"], help="one of the two models")
     arguments = parser.parse_args()
 
-    for name, path in (("0.6B", half_billion_model()), ("demo", demo.model_path())):
+    models = {"0.6B": half_billion_model, "demo": demo.model_path}
+    for name in [arguments.only] if arguments.only else models:
+        path = models[name]()
         rates = measure(path, arguments.rounds, arguments.tokens)
         print(f"\n{name}: tokens per second, {arguments.rounds} interleaved rounds")
         for way, values in rates.items():

@@ -99,7 +99,7 @@ class PeerHandler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def peer() -> Iterator[Peer]:
     with Peer() as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server
         server.shutdown()
 
