@@ -114,7 +114,7 @@ class HttpChatModel:
             if response.status_code != 200:
                 response.read()
                 raise self._refused(response.status_code, response.text)
-            yield from _read_stream(_lines(_paced(response.iter_bytes())), started)
+            yield from _read_stream(_lines(response.iter_bytes()), started)
 
     def only_model(self) -> str:
         """The name of the first model that the server offers."""
@@ -171,26 +171,6 @@ class HttpChatModel:
         if status == 429 or status >= 500:
             return NetworkError(f"the server answered {status}: {message}")
         return EngineError(f"the server answered {status}: {message}")
-
-
-#: No eye tells text that comes 30 times a second from text that comes 100 times.
-_PACE_SECONDS = 0.03
-
-
-def _paced(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """The pieces, read no more often than _PACE_SECONDS apart; what comes meanwhile is one piece.
-
-    llama.cpp computes on every core. A reader that wakes for each token takes a core from it each
-    time, and all its threads wait for that one: reading a fast model's tokens by the handful
-    leaves it some percent faster. The first piece is not delayed, and a slow model's none.
-    """
-    last = 0.0
-    for piece in pieces:
-        yield piece
-        wait = last + _PACE_SECONDS - time.perf_counter() if last else 0.0
-        if wait > 0:
-            time.sleep(wait)
-        last = time.perf_counter()
 
 
 def _lines(pieces: Iterator[bytes]) -> Iterator[bytes]:
