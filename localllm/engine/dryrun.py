@@ -115,6 +115,8 @@ class DryRun:
             raise EngineError(f"cannot start {self._fit_params}: {exc.strerror}") from exc
         if done.returncode != 0:
             self.memory(plan)  # which says why, in order: this tool loses its last log lines
+            if path != (self._stand_in(plan) or plan.model.path):
+                return self.fit(plan, reserve_bytes)  # the outline would not do; the file may
             log = (done.stderr + done.stdout).decode("utf-8", "replace")
             raise explain_load_failure(log, plan.model.path, done.returncode)
         return parse_fitted(done.stdout.decode("utf-8", "replace"))

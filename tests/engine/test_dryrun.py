@@ -161,6 +161,8 @@ def test_where_an_outline_will_not_do_the_file_is_asked(
     plan = Plan(Model("m", str(medium_path)), n_ctx=1024)
     with DryRun(tools, {str(medium_path): [useless]}) as oracle, DryRun(tools) as plain:
         assert oracle.memory(plan) == plain.memory(plan)
+    with DryRun(tools, {str(medium_path): [useless]}) as oracle, DryRun(tools) as plain:
+        assert oracle.fit(plan, 0) == plain.fit(plan, 0)
 
 
 def test_holes_take_no_room_and_go_away(tools: Tools, home: Path) -> None:
