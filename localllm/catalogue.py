@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal, cast, get_args
 
 from localllm.errors import NotFoundError, UsageError
-from localllm.profiles import Field, read_document, read_profile
+from localllm.profiles import Field, read_document, read_layers
 
 Task = Literal["chat", "code", "embed", "rerank", "vision", "reasoning"]
 
@@ -133,12 +133,7 @@ def load_catalogue(shipped: Path, user: Path | None = None) -> Catalogue:
     Raises:
         UsageError: as `parse_models`, and for a file that cannot be read.
     """
-    path = shipped / "models.yaml"
-    catalogue = parse_models(read_profile(path, "install localllm again"), str(path))
-    if user is not None and (user / "models.yaml").is_file():
-        path = user / "models.yaml"
-        catalogue = parse_models(read_profile(path, f"chmod u+r {path}"), str(path), catalogue)
-    return catalogue
+    return read_layers("models.yaml", parse_models, shipped, user)
 
 
 def _entry(alias: str, field: Field) -> tuple[CatalogueEntry, bool]:

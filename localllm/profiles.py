@@ -84,12 +84,29 @@ def load_policy(shipped: Path, user: Path | None = None) -> Policy:
     Raises:
         UsageError: as `parse_policy`, and for a file that cannot be read.
     """
-    path = shipped / "policy.yaml"
-    policy = parse_policy(read_profile(path, "install localllm again"), str(path))
-    if user is not None and (user / "policy.yaml").is_file():
-        path = user / "policy.yaml"
-        policy = parse_policy(read_profile(path, f"chmod u+r {path}"), str(path), policy)
-    return policy
+    return read_layers("policy.yaml", parse_policy, shipped, user)
+
+
+def read_layers(
+    file: str,
+    parse: Callable[[str, str, _Parsed | None], _Parsed],
+    shipped: Path,
+    user: Path | None,
+) -> _Parsed:
+    """The shipped file, parsed, with the user's own of the same name laid over it.
+
+    Args:
+        file: the name, the same in both folders.
+        parse: text, name for errors, and what to start from -> the nouns.
+        shipped: the folder that came with localllm.
+        user: the user's folder; None leaves it out.
+    """
+    path = shipped / file
+    value = parse(read_profile(path, "install localllm again"), str(path), None)
+    if user is not None and (user / file).is_file():
+        path = user / file
+        value = parse(read_profile(path, f"chmod u+r {path}"), str(path), value)
+    return value
 
 
 @dataclass(frozen=True)
