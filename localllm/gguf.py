@@ -31,38 +31,53 @@ from localllm.units import MIB, format_bytes
 MAX_KEYS = 4096
 MAX_TENSORS = 100_000
 MAX_KEY_BYTES = 1024
-MAX_TENSOR_NAME_BYTES = 1024
+MAX_TENSOR_NAME_BYTES = 128  # GGML_MAX_NAME is 64; other programs on ggml build with 128
 MAX_STRING_BYTES = 4 * MIB
 MAX_ARRAY_ELEMENTS = 4_000_000
+#: Strings in all arrays together: they are walked over one by one, 0.1 s a million. A vocabulary
+#: of 260k tokens brings 520k merges.
+MAX_ARRAY_STRINGS = 2_000_000
 MAX_HEADER_BYTES = 64 * MIB
+#: Of the whole file, of which a hub can claim any size: a pebibyte, where the largest models take
+#: terabytes. Nobody can make a file, nor a hole, of 2^63 bytes.
+MAX_FILE_BYTES = 1 << 50
 MAX_ALIGNMENT = MIB
 MAX_DIMENSIONS = 4  # GGML_MAX_DIMS
+#: Whoever plans goes through the layers one by one. The deepest known models have 126; llama.cpp
+#: takes 512 (LLAMA_MAX_LAYERS).
+MAX_LAYERS = 1024
 #: Arrays up to this many elements are kept (per-layer head counts, rope sections); longer ones
 #: are vocabularies, of which a plan needs only the length.
 KEPT_ARRAY_ELEMENTS = 1024
 #: Strings up to this size are kept; a longer one is walked over.
 KEPT_STRING_BYTES = MIB
+#: What is kept of one header in all; the rest is walked over. A number that was one byte takes 40
+#: here, and a text in which one letter is rare takes four bytes for each: headers within the
+#: bounds above took 410 MB and 2.9 s. Real ones have some hundred elements and 100 KB of text.
+KEPT_ELEMENTS = 65_536
+KEPT_TEXT_BYTES = 8 * MIB
 
 _FIRST_READ = 64 * 1024
 _READ = 512 * 1024
 
 _MAGIC = b"GGUF"
-_STRING, _ARRAY = 8, 9
+_BOOL, _STRING, _ARRAY = 7, 8, 9
 #: gguf_type -> (struct format, bytes) of the scalar types.
 _SCALARS = {
-    0: ("<B", 1),
-    1: ("<b", 1),
-    2: ("<H", 2),
-    3: ("<h", 2),
-    4: ("<I", 4),
-    5: ("<i", 4),
-    6: ("<f", 4),
-    7: ("<?", 1),
-    10: ("<Q", 8),
-    11: ("<q", 8),
-    12: ("<d", 8),
+    0: ("B", 1),
+    1: ("b", 1),
+    2: ("H", 2),
+    3: ("h", 2),
+    4: ("I", 4),
+    5: ("i", 4),
+    6: ("f", 4),
+    _BOOL: ("?", 1),
+    10: ("Q", 8),
+    11: ("q", 8),
+    12: ("d", 8),
 }
 
+_LAYER = re.compile(r"blk\.(\d+)\.")
 _SHARD_NAME = re.compile(r"(?P<stem>.+)-(?P<no>\d{5})-of-(?P<count>\d{5})\.gguf")
 
 
@@ -117,7 +132,8 @@ class Array:
 
     Attributes:
         n_elements: its length.
-        values: the elements, or None when there are more than KEPT_ARRAY_ELEMENTS.
+        values: the elements, or None when there are more than KEPT_ARRAY_ELEMENTS, or than may
+            still be kept of this header.
     """
 
     n_elements: int
@@ -160,7 +176,8 @@ class Header:
 
     Attributes:
         version: 2 or 3.
-        metadata: the keys; see Value. A very long string is held as "".
+        metadata: the keys; see Value. A very long string is held as "", and so is what is beyond
+            KEPT_TEXT_BYTES.
         tensors: the table, in file order.
         alignment: of tensor data.
         data_offset: where tensor data starts; the header is everything before it.
@@ -200,8 +217,9 @@ class Header:
 
     @property
     def n_ctx_train(self) -> int | None:
-        """The context the model was trained for, in tokens."""
-        return self.integer(f"{self.architecture}.context_length")
+        """The context the model was trained for, in tokens; None for none and less."""
+        n_ctx = self.integer(f"{self.architecture}.context_length")
+        return n_ctx if n_ctx is not None and n_ctx > 0 else None
 
     @property
     def quant(self) -> str | None:
@@ -267,6 +285,9 @@ class _Parser:
         self._buffer = b""
         self._base = 0  # file offset of the buffer's first byte
         self._at = 0  # file offset of the next byte to parse
+        self._n_strings = 0  # in arrays so far
+        self._n_kept = 0  # elements of arrays so far
+        self._n_kept_bytes = 0  # of texts so far
 
     def parse(self) -> Header:
         version, n_tensors, n_keys = self._preamble()
@@ -285,6 +306,7 @@ class _Parser:
         table_end = self._at
         data_offset = -(-table_end // alignment) * alignment
         self._check_extents(tensors, alignment, data_offset)
+        self._check_layers(metadata, tensors)
         return Header(
             version=version,
             metadata=MappingProxyType(metadata),
@@ -299,6 +321,8 @@ class _Parser:
     def _preamble(self) -> tuple[int, int, int]:
         if self._size == 0:
             raise self._bad("it is empty", hint="download it again")
+        if self._size > MAX_FILE_BYTES:
+            raise self._bad(f"it is said to be {self._size} bytes long")
         self._buffer = self._source.read(0, _FIRST_READ)
         if self._buffer[:4] != _MAGIC:
             raise self._bad(*_what_it_is_instead(self._buffer))
@@ -331,15 +355,17 @@ class _Parser:
 
     def _scalar(self, kind: int, key: str) -> Scalar:
         if kind == _STRING:
-            return self._text(MAX_STRING_BYTES, f"the value of {key!r}", kept=KEPT_STRING_BYTES)
+            return self._value_text(key)
         if kind not in _SCALARS:
             raise self._bad(f"the metadata key {key!r} has the unknown type {kind}")
+        return self._numbers(kind, 1, key)[0]
+
+    def _numbers(self, kind: int, count: int, key: str) -> tuple[Scalar, ...]:
         layout, size = _SCALARS[kind]
-        raw = self._take(size)
-        if kind == 7 and raw not in (b"\0", b"\1"):
+        raw = self._take(count * size)
+        if kind == _BOOL and raw.strip(b"\0\1"):
             raise self._bad(f"the metadata key {key!r} holds neither true nor false")
-        value: Scalar = struct.unpack(layout, raw)[0]
-        return value
+        return struct.unpack(f"<{count}{layout}", raw)
 
     def _array(self, key: str) -> Array:
         kind, count = self._u32(), self._u64()
@@ -352,8 +378,15 @@ class _Parser:
             raise self._bad(f"the array {key!r} nests arrays, which no model needs")
         if kind != _STRING and kind not in _SCALARS:
             raise self._bad(f"the array {key!r} has elements of the unknown type {kind}")
-        if count <= KEPT_ARRAY_ELEMENTS:
-            return Array(count, tuple(self._scalar(kind, key) for _ in range(count)))
+        if kind == _STRING:
+            self._n_strings += count
+            if self._n_strings > MAX_ARRAY_STRINGS:
+                raise self._bad(f"its arrays hold more than {MAX_ARRAY_STRINGS} strings")
+        if count <= min(KEPT_ARRAY_ELEMENTS, KEPT_ELEMENTS - self._n_kept):
+            self._n_kept += count
+            if kind == _STRING:
+                return Array(count, tuple(self._value_text(key) for _ in range(count)))
+            return Array(count, self._numbers(kind, count, key))
         if kind == _STRING:
             self._skip_strings(count, key)
         else:
@@ -433,6 +466,17 @@ class _Parser:
                 )
             expected = -(-(tensor.offset + tensor.n_bytes) // alignment) * alignment
 
+    def _check_layers(self, metadata: dict[str, Value], tensors: tuple[Tensor, ...]) -> None:
+        count = metadata.get(f"{metadata.get('general.architecture')}.block_count", 0)
+        if isinstance(count, int) and not 0 <= count <= MAX_LAYERS:
+            raise self._bad(f"it claims {count} layers (at most {MAX_LAYERS} are accepted)")
+        for tensor in tensors:
+            layer = _LAYER.match(tensor.name)
+            if layer is not None and int(layer[1]) >= MAX_LAYERS:
+                raise self._bad(
+                    f"the tensor {tensor.name!r} is of a layer beyond the {MAX_LAYERS} accepted"
+                )
+
     # -- bytes -------------------------------------------------------------------------------
 
     def _u32(self) -> int:
@@ -441,16 +485,24 @@ class _Parser:
     def _u64(self) -> int:
         return int.from_bytes(self._take(8), "little")
 
-    def _text(self, bound: int, what: str, kept: int | None = None) -> str:
+    def _text(self, bound: int, what: str) -> str:
+        return _decoded(self._take(self._length(bound, what)))
+
+    def _value_text(self, key: str) -> str:
+        """A text, or "" where it is more than is kept."""
+        what = f"the value of {key!r}"
+        length = self._length(MAX_STRING_BYTES, what)
+        if length > min(KEPT_STRING_BYTES, KEPT_TEXT_BYTES - self._n_kept_bytes):
+            self._skip(length, what)
+            return ""
+        self._n_kept_bytes += length
+        return _decoded(self._take(length))
+
+    def _length(self, bound: int, what: str) -> int:
         length = self._u64()
         if length > bound:
             raise self._bad(f"{what} is {length} bytes long (at most {bound} are accepted)")
-        if kept is not None and length > kept:
-            self._skip(length, what)
-            return ""
-        # Names and texts are UTF-8 by the specification; damaged ones must not stop a person
-        # from seeing what the file is.
-        return self._take(length).decode("utf-8", "replace")
+        return length
 
     def _take(self, n_bytes: int) -> bytes:
         self._need(n_bytes)
@@ -489,6 +541,12 @@ class _Parser:
 
     def _bad(self, wrong: str, hint: str | None = None) -> GgufError:
         return GgufError(f"{self._source.name} is not a sound GGUF file: {wrong}", hint)
+
+
+def _decoded(raw: bytes) -> str:
+    # Names and texts are UTF-8 by the specification; damaged ones must not stop a person from
+    # seeing what the file is.
+    return raw.decode("utf-8", "replace")
 
 
 def _what_it_is_instead(start: bytes) -> tuple[str, str]:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import struct
 
-from localllm.gguf import Array, ByteSource, Header, MemorySource
+from localllm.errors import GgufError
+from localllm.gguf import MAX_ARRAY_ELEMENTS, Array, ByteSource, Header, MemorySource
 
 _STRING, _UINT32 = 8, 4
 _MODEL = "tokenizer.ggml.model"
@@ -28,25 +29,34 @@ def outline(source: ByteSource, header: Header) -> MemorySource:
 
     Returns:
         The outline's bytes; its file_bytes is where the last tensor's data would end.
+
+    Raises:
+        GgufError: it states a vocabulary larger than a header can list. llama.cpp would make that
+            many tokens without looking further, 40 bytes each.
     """
     arch = header.architecture or ""
     kept = [key for key in header.metadata if not _is_vocabulary(key, header)]
     records = [_record(source, header, key) for key in kept]
     records.append(_string(_MODEL) + struct.pack("<I", _STRING) + _string("no_vocab"))
     n_vocab = vocabulary_size(header)
+    if n_vocab is not None and n_vocab > MAX_ARRAY_ELEMENTS:
+        raise GgufError(
+            f"{source.name} states a vocabulary of {n_vocab} tokens"
+            f" (at most {MAX_ARRAY_ELEMENTS} are accepted)"
+        )
     if n_vocab is not None and f"{arch}.vocab_size" not in header.metadata:
         records.append(_string(f"{arch}.vocab_size") + struct.pack("<II", _UINT32, n_vocab))
     start, end = header.table_span
-    raw = b"".join(
-        (
-            b"GGUF",
-            struct.pack("<IQQ", header.version, len(header.tensors), len(records)),
-            *records,
-            source.read(start, end - start),
-        )
-    )
-    raw += b"\0" * (-len(raw) % header.alignment)
-    n_data = header.file_bytes - header.data_offset
+    pieces = [
+        b"GGUF",
+        struct.pack("<IQQ", header.version, len(header.tensors), len(records)),
+        *records,
+        source.read(start, end - start),
+    ]
+    pieces.append(b"\0" * (-sum(map(len, pieces)) % header.alignment))
+    raw = b"".join(pieces)
+    # A file without tensors may end before its data would begin.
+    n_data = max(0, header.file_bytes - header.data_offset)
     return MemorySource(raw, f"the outline of {source.name}", len(raw) + n_data)
 
 
@@ -59,7 +69,7 @@ def vocabulary_size(header: Header) -> int | None:
 
 def _is_vocabulary(key: str, header: Header) -> bool:
     value = header.metadata[key]
-    return key.startswith("tokenizer.") and isinstance(value, (Array, str))
+    return key == _MODEL or (key.startswith("tokenizer.") and isinstance(value, (Array, str)))
 
 
 def _record(source: ByteSource, header: Header, key: str) -> bytes:

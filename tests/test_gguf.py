@@ -21,6 +21,7 @@ from localllm.gguf import (
     parse_header,
     shard_paths,
 )
+from localllm.outline import outline
 from localllm.quants import TENSOR_TYPES
 from localllm.units import GIB, KIB, MIB
 from tests.ggufs import (
@@ -154,7 +155,8 @@ def test_keeps_a_short_array(kind: int, raw: bytes, expected: tuple[object, ...]
             with_keys(key("k", 9, array(0, 4_000_000, bytes(4_000_000)))), id="4M elements"
         ),
         pytest.param(with_keys(*(key(str(n), 0, b"\0") for n in range(4096))), id="4096 keys"),
-        pytest.param(with_tensors(tensor(name="n" * 1024)), id="tensor name of 1 KiB"),
+        pytest.param(with_tensors(tensor(name="n" * 128)), id="tensor name of 128 bytes"),
+        pytest.param(with_tensors(tensor("blk.1023.t")), id="layer 1023"),
     ],
 )
 def test_what_just_keeps_to_the_bounds_is_sound(raw: bytes) -> None:
@@ -261,6 +263,14 @@ def test_metadata_cannot_be_changed_behind_the_readers_back() -> None:
     metadata: Any = parse(small_file()).metadata
     with pytest.raises(TypeError):
         metadata["general.architecture"] = "mine"
+
+
+@pytest.mark.parametrize(
+    ("kind", "raw"), [(4, bytes(4)), (5, b"\xff" * 4), (6, bytes(4))], ids=["none", "less", "float"]
+)
+def test_a_context_of_no_tokens_is_not_known(kind: int, raw: bytes) -> None:
+    arch = key("general.architecture", 8, string("llama"))
+    assert parse(with_keys(arch, key("llama.context_length", kind, raw))).n_ctx_train is None
 
 
 @pytest.mark.parametrize(
@@ -395,6 +405,11 @@ LFS_POINTER = (
             id="a string too long among many",
         ),
         pytest.param(
+            with_keys(key("a", 9, array(8, 3)) + bytes(24), key("b", 9, array(8, 1_999_998))),
+            "its arrays hold more than 2000000 strings",
+            id="too many strings in all",
+        ),
+        pytest.param(
             with_keys(key("k", 9, array(9, 1, array(4, 1, bytes(4))))),
             "the array 'k' nests arrays",
             id="nested array",
@@ -440,8 +455,8 @@ LFS_POINTER = (
             with_tensors(tensor(), tensor(offset=256)), "the tensor 't' occurs twice", id="twin"
         ),
         pytest.param(
-            with_tensors(tensor(name="n" * 1025)),
-            "a tensor's name is 1025 bytes long",
+            with_tensors(tensor(name="n" * 129)),
+            "a tensor's name is 129 bytes long",
             id="name too long",
         ),
         pytest.param(
@@ -510,6 +525,30 @@ LFS_POINTER = (
         pytest.param(
             with_tensors(tensor(), room=64), "it is cut short: the tensor 't' ends", id="cut data"
         ),
+        pytest.param(
+            with_tensors(tensor("blk.1024.t")),
+            "the tensor 'blk.1024.t' is of a layer beyond the 1024 accepted",
+            id="a layer too far",
+        ),
+        pytest.param(
+            with_tensors(tensor(f"blk.{2**64}.t")),
+            f"the tensor 'blk.{2**64}.t' is of a layer beyond",
+            id="a layer beyond all",
+        ),
+        *(
+            pytest.param(
+                with_keys(
+                    key("general.architecture", 8, string("llama")), key("llama.block_count", k, v)
+                ),
+                f"it claims {n} layers (at most 1024 are accepted)",
+                id=f"{n} layers",
+            )
+            for n, k, v in (
+                (1025, 4, struct.pack("<I", 1025)),
+                (2**64 - 1, 10, b"\xff" * 8),
+                (-1, 5, b"\xff" * 4),
+            )
+        ),
     ],
 )
 def test_refuses_what_is_not_sound(raw: bytes, sentence: str) -> None:
@@ -519,6 +558,13 @@ def test_refuses_what_is_not_sound(raw: bytes, sentence: str) -> None:
     assert message.startswith("it is not a sound GGUF file: ")
     assert sentence in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("size_bytes", [2**50 + 1, 2**63, 2**64])
+def test_a_file_longer_than_files_can_be_is_refused(size_bytes: int) -> None:
+    assert parse(small_file(), file_bytes=2**50).file_bytes == 2**50
+    with pytest.raises(GgufError, match=f"it is said to be {size_bytes} bytes long"):
+        parse(small_file(), file_bytes=size_bytes)
 
 
 @pytest.mark.parametrize(
@@ -632,6 +678,106 @@ def test_numbers_are_jumped_over_unread() -> None:
     source = CountingSource(raw, len(raw))
     assert parse_header(source).integer("z") == 0
     assert sum(n_bytes for _, n_bytes in source.reads) < 128 * KIB
+
+
+# Within every single bound; they took seconds, and some hundred MB when made as long as they may
+# be, before there were bounds on what is kept and walked over in all.
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param(
+            with_keys(*(key(f"{n}", 9, array(0, 1024, bytes(1024))) for n in range(4096))),
+            id="numbers",
+        ),
+        pytest.param(
+            with_keys(*(key(f"{n}", 9, array(8, 1024, string("ab") * 1024)) for n in range(1900))),
+            id="words",
+        ),
+        pytest.param(with_keys(key("k", 9, array(8, 2_000_000, bytes(16_000_000)))), id="no words"),
+    ],
+)
+def test_the_most_that_the_bounds_allow_is_read_within_a_second(raw: bytes) -> None:
+    started = time.process_time()
+    parse(raw)
+    assert time.process_time() - started < 1
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param(
+            with_keys(*(key(f"{n}", 9, array(8, 1024, string("ab") * 1024)) for n in range(400))),
+            id="words",  # took 28 MB
+        ),
+        pytest.param(
+            with_keys(*(key(f"{n}", 8, string("\U0001f600" + "x" * 999_996)) for n in range(20))),
+            id="a rare wide letter",  # took 80 MB
+        ),
+    ],
+)
+def test_what_is_kept_of_a_header_has_a_bound(raw: bytes) -> None:
+    source = MemorySource(raw)
+    tracemalloc.start()
+    try:
+        header = parse_header(source)
+        held = tracemalloc.get_traced_memory()[0]
+        outline(source, header)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # KEPT_ELEMENTS texts of 64 bytes; KEPT_TEXT_BYTES at four bytes a letter
+    assert held < 36 * MIB if len(raw) > 10 * MIB else held < 6 * MIB
+    assert peak < held + 2 * len(raw) + 2 * MIB
+
+
+def test_arrays_beyond_what_is_kept_leave_their_length_only() -> None:
+    n_kept = gguf.KEPT_ELEMENTS // 1024
+    header = parse(with_keys(*(key(f"{n}", 9, array(0, 1024, bytes(1024))) for n in range(80))))
+    held = [isinstance(v, Array) and v.values is not None for v in header.metadata.values()]
+    assert held == [True] * n_kept + [False] * (80 - n_kept)
+    assert {v.n_elements for v in header.metadata.values() if isinstance(v, Array)} == {1024}
+
+
+def test_texts_beyond_what_is_kept_are_held_as_empty() -> None:
+    header = parse(with_keys(*(key(f"{n}", 8, string("x" * MIB)) for n in range(10))))
+    assert [len(header.text(f"{n}") or "") for n in range(10)] == [MIB] * 8 + [0, 0]
+
+
+# -- outlines ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        pytest.param([], id="nothing"),
+        pytest.param([key("tokenizer.ggml.model", 4, bytes(4))], id="a tokenizer that is a number"),
+        pytest.param(
+            [
+                key("general.alignment", 4, struct.pack("<I", MIB)),
+                key("tokenizer.ggml.tokens", 9, array(8, 5000, string("w") * 5000)),
+            ],
+            id="a file that ends before its data would begin",
+        ),
+    ],
+)
+def test_an_outline_is_a_sound_header_itself(keys: list[bytes]) -> None:
+    source = MemorySource(with_keys(*keys))
+    outlined = outline(source, parse_header(source))
+    assert outlined.size_bytes >= len(outlined.data)
+    assert parse_header(outlined).text("tokenizer.ggml.model") == "no_vocab"
+
+
+def test_a_vocabulary_larger_than_a_header_can_list_is_refused() -> None:
+    def outlined(n_vocab: int) -> MemorySource:
+        keys = {"general.architecture": "llama", "llama.vocab_size": n_vocab}
+        source = MemorySource(header_bytes(keys, []), "it")
+        return outline(source, parse_header(source))
+
+    assert parse_header(outlined(4_000_000)).integer("llama.vocab_size") == 4_000_000
+    with pytest.raises(GgufError, match="it states a vocabulary of 4000001 tokens"):
+        outlined(4_000_001)
 
 
 # -- mutations -----------------------------------------------------------------------------------
