@@ -106,7 +106,7 @@ def measure(refused: dict[str, str]) -> Iterator[Row]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         devices = [stack.enter_context(loopback_device(tools)) for _ in range(2)]
         # Two of each: once a child knows of a device, it plans with it.
-        dry = {with_device: stack.enter_context(DryRun(tools)) for with_device in (False, True)}
+        dry = {with_device: stack.enter_context(DryRun()) for with_device in (False, True)}
         real = {with_device: stack.enter_context(Loaded()) for with_device in (False, True)}
         for architecture in ARCHITECTURES:
             path = architecture.write(folder)

@@ -176,14 +176,9 @@ def _tools(engine: EngineReport) -> Iterator[Finding]:
             f"llama-server in {engine.tools_folder} does not start: {engine.tools_error}",
             _REINSTALL,
         )
-    missing = [n for n in ("llama-server", "llama-fit-params") if n not in engine.tools]
-    if missing:
-        yield Finding(
-            "warn",
-            "engine.tools-missing",
-            f"{engine.tools_folder} has no {' and no '.join(missing)}",
-            _REINSTALL,
-        )
+    if "llama-server" not in engine.tools:
+        message = f"{engine.tools_folder} has no llama-server"
+        yield Finding("warn", "engine.tools-missing", message, _REINSTALL)
     if engine.commit and engine.tools_commit and not _same(engine.commit, engine.tools_commit):
         yield Finding(
             "warn",

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
+from localllm.weights import Weights
+
 Source = Literal["flag", "profile", "tuned", "dry-run", "measured", "assumed"]
 
 
@@ -66,10 +68,60 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """One of the models to choose among: a quantization of what was asked for.
+
+    Attributes:
+        label: what to call it, unique among the candidates: "Q4_K_M".
+        model: what its header tells.
+        weights: where its bytes lie.
+        unusable: why it cannot be run, a clause; None where nothing speaks against it.
+    """
+
+    label: str
+    model: Model
+    weights: Weights
+    unusable: str | None = None
+
+
+@dataclass(frozen=True)
+class Device:
+    """A place for layers as the engine sees it.
+
+    Attributes:
+        name: as llama.cpp names it and --device takes it: "CUDA0", "Vulkan1", "MTL0", "RPC0".
+        description: the engine's word for the hardware: "NVIDIA GeForce RTX 4090".
+        free_bytes, total_bytes: of its memory, with the engine already awake on it.
+        pci_bus_id: "0000:65:00.0"; None where the backend does not say.
+    """
+
+    name: str
+    description: str = ""
+    free_bytes: int | None = None
+    total_bytes: int | None = None
+    pci_bus_id: str | None = None
+
+
+@dataclass(frozen=True)
+class LedgerLine:
+    """One entry of a device's ledger, and how it is known."""
+
+    what: str
+    n_bytes: int
+    source: Source
+    because: str = ""
+
+
+@dataclass(frozen=True)
 class DeviceMemory:
     """One device's row of the ledger, bytes; named as llama.cpp names the device.
 
-    `total_bytes` is what the run takes, `free_bytes` what there is for it.
+    Attributes:
+        model_bytes, context_bytes, compute_bytes: what llama.cpp says it will allocate.
+        overhead_bytes: what the engine takes beside that, growth under load included.
+        free_bytes: what there is before the run; None where nobody knows.
+        reserve_bytes: of that, what the run must leave to others.
+        lines: the same and their sources, one by one.
     """
 
     device: str
@@ -78,7 +130,9 @@ class DeviceMemory:
     compute_bytes: int
     overhead_bytes: int = 0
     free_bytes: int | None = None
+    reserve_bytes: int = 0
     source: Source = "dry-run"
+    lines: tuple[LedgerLine, ...] = ()
 
     @property
     def total_bytes(self) -> int:
@@ -88,11 +142,45 @@ class DeviceMemory:
 
 @dataclass(frozen=True)
 class Speed:
-    """Tokens per second, where anything is known of them."""
+    """Tokens per second of one conversation, where anything is known of them.
+
+    `error` is the share by which an estimate may be off either way: 0.4 means 60 to 140 %.
+    """
 
     decode_tokens_per_second: float | None = None
     prompt_tokens_per_second: float | None = None
     source: Literal["estimated", "measured"] = "estimated"
+    error: float | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one candidate quantization: how it would best run, or why it cannot.
+
+    Attributes:
+        quant: its label, unique among the candidates.
+        size_bytes: of all its files.
+        fits: it can run as wished.
+        why_not: why it was not chosen, a clause; None for the chosen one.
+        where: a few words: "all on CUDA0", "experts of 12 layers on the host".
+        n_ctx, type_k, n_gpu_layers: of its best plan; None where nothing fits.
+        decode_tokens_per_second: of that plan; None where nothing is known.
+        quality_loss: perplexity added, as a share: 0.028 is 2.8 %; None where nobody has
+            published it.
+        price: the sum of what its best plan concedes; the least is chosen.
+    """
+
+    quant: str
+    size_bytes: int
+    fits: bool
+    why_not: str | None = None
+    where: str = ""
+    n_ctx: int | None = None
+    type_k: str | None = None
+    n_gpu_layers: int | None = None
+    decode_tokens_per_second: float | None = None
+    quality_loss: float | None = None
+    price: float | None = None
 
 
 @dataclass(frozen=True)
@@ -100,8 +188,12 @@ class Plan:
     """How one model is run on one machine. Field names are llama.cpp's.
 
     `n_gpu_layers` counts the output layer as one more than the repeating ones; `n_ctx` is shared
-    by the `n_parallel` slots; `tensor_overrides` are llama.cpp's `pattern=buffer` strings; `env`
-    is set for the child; `cache_ram_bytes` bounds the server's prompt cache on the host.
+    by the `n_parallel` slots; `tensor_overrides` are llama.cpp's `pattern=buffer` strings, of
+    which the first that matches counts; `devices` are those to use, in that order (None leaves it
+    to llama.cpp); `mmproj` is a projector's file and `draft` the model that guesses ahead; `env` is
+    set for the child; `cache_ram_bytes` bounds the server's prompt cache on the host,
+    `n_ctx_checkpoints` the states that a slot keeps to go back to, `cache_reuse` is the shortest
+    piece of an old prompt, in tokens, worth shifting into a new one (0 is off).
     """
 
     model: Model
@@ -120,11 +212,16 @@ class Plan:
     n_threads: int = 1
     n_threads_batch: int = 1
     load_mode: Literal["mmap", "mlock", "none"] = "mmap"
+    mmproj: str | None = None
+    draft: Model | None = None
     cache_ram_bytes: int = 0
+    cache_reuse: int = 0
+    n_ctx_checkpoints: int = 0
     env: Mapping[str, str] = field(default_factory=dict)
     memory: tuple[DeviceMemory, ...] = ()
     speed: Speed = Speed()
     reasons: tuple[Reason, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """`plan --json` without its "hardware" and "argv", which others add (design: contracts)."""
@@ -155,38 +252,27 @@ class Plan:
                 "n_threads": self.n_threads,
                 "n_threads_batch": self.n_threads_batch,
                 "load_mode": self.load_mode,
+                "mmproj": self.mmproj,
+                "devices": None if self.devices is None else list(self.devices),
                 "cache_ram_bytes": self.cache_ram_bytes,
+                "cache_reuse": self.cache_reuse,
+                "n_ctx_checkpoints": self.n_ctx_checkpoints,
                 "env": dict(self.env),
             },
             "memory": [{**asdict(row), "total_bytes": row.total_bytes} for row in self.memory],
             "speed": asdict(self.speed),
-            "candidates": [
-                {"quant": m.quant, "size_bytes": m.size_bytes, "fits": True, "why_not": None}
-            ],
+            "candidates": [asdict(verdict) for verdict in self.verdicts],
             "reasons": [asdict(reason) for reason in self.reasons],
         }
-
-
-@dataclass(frozen=True)
-class Fit:
-    """llama.cpp's own choice of what goes where.
-
-    `n_gpu_layers` is -1 where it would put everything on the devices.
-    """
-
-    n_ctx: int
-    n_gpu_layers: int
-    tensor_split: tuple[float, ...] | None = None
-    tensor_overrides: tuple[str, ...] = ()
 
 
 class MemoryOracle(Protocol):
     """Something that knows what a run takes; llama.cpp itself, or a fake in tests."""
 
-    def memory(self, plan: Plan) -> tuple[DeviceMemory, ...]:
-        """What the plan's run takes, one row per device, all host buffers under "Host"."""
+    def devices(self, rpc: tuple[str, ...] = ()) -> tuple[Device, ...]:
+        """The places for layers beside the host, those behind the RPC endpoints included."""
         ...
 
-    def fit(self, plan: Plan, reserve_bytes: int) -> Fit:
-        """What llama.cpp would put where at the plan's context, leaving the reserve free."""
+    def memory(self, plan: Plan) -> tuple[DeviceMemory, ...]:
+        """What the plan's run takes, one row per device, all host buffers under "Host"."""
         ...

@@ -42,7 +42,7 @@ def _use_home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def tools() -> Tools:
     """The engine that install.sh built into this environment."""
-    return require_tools("llama-server", "llama-fit-params")
+    return require_tools("llama-server")
 
 
 @pytest.fixture(scope="session")

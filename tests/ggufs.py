@@ -227,3 +227,75 @@ class Llama:
 
     def write(self, path: Path) -> Path:
         return write_gguf(path, self.metadata(), self.tensors())
+
+
+@dataclass(frozen=True)
+class Projector:
+    """The shape of a picture encoder in LLaVA's manner, a file for `--mmproj`.
+
+    `n_embd_text` is the width of the model that it sees for.
+    """
+
+    n_embd_text: int = 64
+    n_layers: int = 2
+    n_embd: int = 64
+    n_ff: int = 128
+    n_head: int = 4
+    image_size: int = 64
+    patch_size: int = 16
+    kind: str = "F32"
+
+    def metadata(self) -> dict[str, Any]:
+        vision = {
+            "embedding_length": self.n_embd,
+            "attention.head_count": self.n_head,
+            "feed_forward_length": self.n_ff,
+            "block_count": self.n_layers,
+            "projection_dim": self.n_embd_text,
+            "attention.layer_norm_epsilon": 1e-5,
+            "image_size": self.image_size,
+            "patch_size": self.patch_size,
+            "image_mean": [0.5, 0.5, 0.5],
+            "image_std": [0.5, 0.5, 0.5],
+        }
+        return {
+            "general.architecture": "clip",
+            "clip.has_vision_encoder": True,
+            "clip.projector_type": "mlp",
+            "clip.use_gelu": True,
+            **{f"clip.vision.{key}": item for key, item in vision.items()},
+        }
+
+    def tensors(self) -> list[TensorSpec]:
+        k, n_patches = self.kind, (self.image_size // self.patch_size) ** 2
+        patch = (self.patch_size, self.patch_size, 3, self.n_embd)
+        specs = [
+            TensorSpec("v.patch_embd.weight", patch),
+            TensorSpec("v.position_embd.weight", (self.n_embd, n_patches)),
+        ]
+        for layer in range(self.n_layers):
+            name = f"v.blk.{layer}."
+            specs += [
+                TensorSpec(name + f"attn_{part}.weight", (self.n_embd, self.n_embd), k)
+                for part in ("q", "k", "v", "out")
+            ]
+            specs += [
+                TensorSpec(name + "ln1.weight", (self.n_embd,)),
+                TensorSpec(name + "ln1.bias", (self.n_embd,)),
+                TensorSpec(name + "ln2.weight", (self.n_embd,)),
+                TensorSpec(name + "ln2.bias", (self.n_embd,)),
+                TensorSpec(name + "ffn_up.weight", (self.n_embd, self.n_ff), k),
+                TensorSpec(name + "ffn_up.bias", (self.n_ff,)),
+                TensorSpec(name + "ffn_down.weight", (self.n_ff, self.n_embd), k),
+                TensorSpec(name + "ffn_down.bias", (self.n_embd,)),
+            ]
+        return [
+            *specs,
+            TensorSpec("mm.0.weight", (self.n_embd, self.n_embd_text), k),
+            TensorSpec("mm.0.bias", (self.n_embd_text,)),
+            TensorSpec("mm.2.weight", (self.n_embd_text, self.n_embd_text), k),
+            TensorSpec("mm.2.bias", (self.n_embd_text,)),
+        ]
+
+    def write(self, path: Path) -> Path:
+        return write_gguf(path, self.metadata(), self.tensors())

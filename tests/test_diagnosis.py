@@ -49,7 +49,7 @@ ENGINE = EngineReport(
     version="0.3.36",
     commit="0c1e570",
     tools_folder="/env/bin",
-    tools=("llama-server", "llama-fit-params"),
+    tools=("llama-server", "llama-bench"),
     tools_commit="0c1e57046",
     backend="cpu",
     supports_gpu_offload=False,
@@ -118,12 +118,8 @@ CASES = {
         "engine.tools-missing", "warn", "only the Python library", "localllm engine install",
         engine=replace(ENGINE, tools_folder=None, tools=(), tools_commit=None),
     ),
-    "a program is missing": Case(
-        "engine.tools-missing", "warn", "/env/bin has no llama-fit-params", REBUILD,
-        engine=replace(ENGINE, tools=("llama-server",)),
-    ),
-    "two programs are missing": Case(
-        "engine.tools-missing", "warn", "has no llama-server and no llama-fit-params", REBUILD,
+    "the program is missing": Case(
+        "engine.tools-missing", "warn", "/env/bin has no llama-server", REBUILD,
         engine=replace(ENGINE, tools=("llama-bench",)),
     ),
     "the programs do not start": Case(
@@ -387,7 +383,7 @@ def test_the_exit_code_is_the_worst_levels(levels: tuple[Level, ...], code: int)
 def test_a_report_of_the_engine_is_json() -> None:
     document = json.loads(json.dumps(ENGINE.to_json()))
     assert document["devices"][0]["name"] == "CPU"
-    assert document["tools"] == ["llama-server", "llama-fit-params"]
+    assert document["tools"] == ["llama-server", "llama-bench"]
 
 
 # -- redaction -----------------------------------------------------------------------------------

@@ -15,7 +15,12 @@ from localllm.units import MIB
 _KV_TYPE_NUMBERS = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8}
 
 #: Either one says how OpenMP threads wait; a person who set one of them knows why.
-_WAIT_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+WAIT_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+
+#: What llama-server has of itself (common.h), said so that the dry run can rely on it: a draft
+#: guesses so many tokens ahead, and keeps its context in this type.
+DRAFT_N_MAX = 3
+DRAFT_TYPE_KV = "f16"
 
 
 def server_argv(plan: Plan, program: str = "llama-server") -> list[str]:
@@ -31,16 +36,23 @@ def server_argv(plan: Plan, program: str = "llama-server") -> list[str]:
         "--alias",
         plan.model.name or plan.model.ref,
         *run_argv(plan),
+        *_companions_argv(plan),
         "--cache-ram",
         str(plan.cache_ram_bytes // MIB),
+        "--cache-reuse",
+        str(plan.cache_reuse),
+        "--ctx-checkpoints",
+        str(plan.n_ctx_checkpoints),
         # Connections to anywhere but this machine are for the hub room to make.
         "--offline",
     ]
 
 
 def run_argv(plan: Plan) -> list[str]:
-    """The arguments that decide memory and speed; llama-fit-params takes the same."""
-    argv = [
+    """The arguments that decide memory and speed, in the spelling of all of llama.cpp's tools."""
+    # First of all, for what comes after may name a device behind it.
+    argv = ["--rpc", ",".join(plan.rpc)] if plan.rpc else []
+    argv += [
         "--ctx-size",
         str(plan.n_ctx),
         "--parallel",
@@ -67,14 +79,42 @@ def run_argv(plan: Plan) -> list[str]:
         "off",
     ]
     if plan.tensor_split is not None:
-        argv += ["--tensor-split", ",".join(f"{share:g}" for share in plan.tensor_split)]
+        argv += ["--tensor-split", ",".join(f"{share:.9g}" for share in plan.tensor_split)]
     for override in plan.tensor_overrides:
         argv += ["--override-tensor", override]
     if plan.devices is not None:
         argv += ["--device", ",".join(plan.devices) or "none"]
-    if plan.rpc:
-        argv += ["--rpc", ",".join(plan.rpc)]
     return argv
+
+
+def _companions_argv(plan: Plan) -> list[str]:
+    """The arguments for the models beside the model."""
+    argv = []
+    if plan.mmproj is not None:
+        argv += ["--mmproj", plan.mmproj]
+        argv += ["--mmproj-offload" if offloads_rest(plan) else "--no-mmproj-offload"]
+    if plan.draft is not None:
+        argv += [
+            "--model-draft",
+            plan.draft.path,
+            # Without it the draft is loaded and not used.
+            "--spec-type",
+            "draft-simple",
+            "--spec-draft-n-max",
+            str(DRAFT_N_MAX),
+            "--gpu-layers-draft",
+            "all" if offloads_rest(plan) else "0",
+            "--cache-type-k-draft",
+            DRAFT_TYPE_KV,
+            "--cache-type-v-draft",
+            DRAFT_TYPE_KV,
+        ]
+    return argv
+
+
+def offloads_rest(plan: Plan) -> bool:
+    """Whether the draft and the projector go to the device, too: where layers of the model do."""
+    return plan.n_gpu_layers != 0
 
 
 def llama_keywords(plan: Plan) -> dict[str, Any]:
@@ -102,16 +142,21 @@ def llama_keywords(plan: Plan) -> dict[str, Any]:
 
 
 def child_environment(plan: Plan, inherited: Mapping[str, str]) -> dict[str, str]:
-    """What the child gets: the person's own environment, and the plan's words where it is silent.
+    """What the plan's child gets; see merged_environment."""
+    return merged_environment(plan.env, inherited)
+
+
+def merged_environment(wanted: Mapping[str, str], inherited: Mapping[str, str]) -> dict[str, str]:
+    """The person's own environment, and what is wanted where it is silent.
 
     LLAMA_ARG_* are left out: they would override what was decided without a word.
     """
     environment = {
         name: value for name, value in inherited.items() if not name.startswith("LLAMA_ARG_")
     }
-    waits_chosen = any(name in inherited for name in _WAIT_VARIABLES)
-    for name, value in plan.env.items():
-        if not (waits_chosen and name in _WAIT_VARIABLES):
+    waits_chosen = any(name in inherited for name in WAIT_VARIABLES)
+    for name, value in wanted.items():
+        if not (waits_chosen and name in WAIT_VARIABLES):
             environment.setdefault(name, value)
     # ggml calls gdb on itself when it aborts, which takes seconds and tells a user nothing.
     environment.setdefault("GGML_NO_BACKTRACE", "1")

@@ -4,70 +4,83 @@ Run as `python -m localllm.engine.dryrun_child`. llama.cpp builds the real graph
 (`no_alloc`) and says what it would have allocated, to the byte; it may also abort over a model
 that it does not like, which is why this is not done in localllm's own process.
 
-Question: {"path", "n_ctx", "n_parallel", "n_gpu_layers", "n_batch", "n_ubatch", "type_k",
+About a run: {"path", "n_ctx", "n_parallel", "n_gpu_layers", "n_batch", "n_ubatch", "type_k",
 "type_v" (ggml_type numbers), "flash_attn" (-1 auto, 0 off, 1 on), "tensor_split", "overrides",
-"devices", "rpc"}. Answer: {"rows": [[device, model, context, compute], …], "free": {device:
-bytes}}, or {"refused": llama.cpp's log}.
+"devices", "rpc", "draft" (null or {"path", "n_gpu_layers", "n_max", "type_k", "type_v"}), "mmproj"
+(null or {"path", "library", "use_gpu"})} -> {"rows": [[device, model, context, compute], …],
+"free": {device: bytes}}, or {"refused": llama.cpp's log, "path": of which file}, or {"wrong": a
+sentence}.
+About devices: {"devices_behind": [RPC endpoint, …]} -> {"devices": [{"name", "description",
+"free_bytes", "total_bytes", "device_id"}, …]}, or "wrong".
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
-import importlib.util
 import json
+import os
 import sys
-import types
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
-
-def _bindings() -> Any:
-    """llama_cpp.llama_cpp without the package around it.
-
-    The package imports numpy and all of its high-level classes, 130 of the 160 ms that it takes
-    to load; the bindings need none of that.
-    """
-    package = types.ModuleType("llama_cpp")
-    spec = importlib.util.find_spec("llama_cpp")
-    package.__path__ = list(spec.submodule_search_locations or ()) if spec else []
-    sys.modules["llama_cpp"] = package
-    return importlib.import_module("llama_cpp.llama_cpp")
-
-
-llama_cpp = _bindings()
-
-_CPU, _ACCEL = 0, 3  # ggml_backend_dev_type
+from localllm.engine import dryrun_ggml as ggml
+from localllm.engine.bounds import bound_memory
+from localllm.engine.dryrun_ggml import Map, WrongError, llama_cpp
 
 # A dry run reports the first of the compute buffers' three plans, made for all slots; for these
 # architectures the last plan is made for a single one and takes more (llama-context.cpp,
 # TAG_RESERVE_DIAG_DECAY: it grows with the square of a slot's share of the micro-batch).
 _LAST_PLANNED_FOR_ONE_SLOT = ("kimi-linear", "minimax-01")
 
-# llama_memory_breakdown is std::map<buffer type, {model, context, compute}>, returned by value.
-# Only its root pointer is used, and only by following the nodes' own pointers, so that it does
-# not matter that ctypes has moved the map object. (words in the map, root's word in it, offsets
-# in a node of left, right, value), by standard library:
-_LIBSTDCXX = (6, 2, 16, 24, 32)
-_LIBCXX = (3, 1, 0, 8, 32)
-_MAP_WORDS, _ROOT, _LEFT, _RIGHT, _VALUE = _LIBCXX if sys.platform == "darwin" else _LIBSTDCXX
+# What these need of the model they draft for is llama-server's to know (its MTP, EAGLE-3 and
+# DFlash), and their memory is not a plain draft's.
+_HEADS = ("eagle3", "dflash", "gemma4-assistant")
+
+#: Bytes of model, context and compute.
+_Sizes = tuple[int, int, int]
 
 
-class _Map(ctypes.Structure):
-    _fields_ = [("words", ctypes.c_size_t * _MAP_WORDS)]
+class _MtmdParams(ctypes.Structure):
+    """mtmd_context_params (mtmd.h)."""
+
+    _fields_ = [
+        ("use_gpu", ctypes.c_bool),
+        ("device", ctypes.c_void_p),
+        ("print_timings", ctypes.c_bool),
+        ("n_threads", ctypes.c_int),
+        ("image_marker", ctypes.c_char_p),
+        ("media_marker", ctypes.c_char_p),
+        ("flash_attn_type", ctypes.c_int),
+        ("warmup", ctypes.c_bool),
+        ("image_min_tokens", ctypes.c_int),
+        ("image_max_tokens", ctypes.c_int),
+        ("cb_eval", ctypes.c_void_p),
+        ("cb_eval_user_data", ctypes.c_void_p),
+        ("batch_max_tokens", ctypes.c_int32),
+        ("progress_callback", ctypes.c_void_p),
+        ("progress_callback_user_data", ctypes.c_void_p),
+    ]
 
 
-class _Override(ctypes.Structure):
-    _fields_ = [("pattern", ctypes.c_char_p), ("buffer_type", ctypes.c_void_p)]
+class _RefusedError(Exception):
+    """llama.cpp will not have the file of this path; its log says why."""
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A loaded model, what was asked about it, and what its parameters pointed to."""
+
+    handle: Any
+    about: dict[str, Any]
+    held: list[Any]
 
 
 class DryRunner:
-    """Answers questions; keeps the last model, because searches change only the context."""
+    """Answers questions; keeps the last models."""
 
     def __init__(self) -> None:
-        # ggml's functions are looked up through libllama, which depends on them: a wheel holds
-        # libggml.so and libggml.so.0 as two files, and loading the other one makes a second ggml
-        # with devices of its own.
-        self._lib = llama_cpp._lib
         self._log: list[str] = []
 
         def keep(_level: int, text: bytes, _data: ctypes.c_void_p) -> None:
@@ -77,79 +90,188 @@ class DryRunner:
         self._keep_log = llama_cpp.llama_log_callback(keep)  # ctypes does not hold on to it
         llama_cpp.llama_log_set(self._keep_log, ctypes.c_void_p(0))
         llama_cpp.llama_backend_init()
-        breakdown = self._lib["_Z26llama_get_memory_breakdownPK13llama_context"]
-        breakdown.restype, breakdown.argtypes = _Map, [ctypes.c_void_p]
-        self._breakdown = breakdown
-        self._servers: set[str] = set()
-        self._model: Any = None
-        self._model_question: dict[str, Any] = {}
-        self._held: list[Any] = []
+        self._breakdown = ggml.lib["_Z26llama_get_memory_breakdownPK13llama_context"]
+        self._breakdown.restype, self._breakdown.argtypes = Map, [ctypes.c_void_p]
+        self._models: dict[str, _Model] = {}
+        self._projectors: dict[str, dict[str, _Sizes]] = {}
 
     def answer(self, question: dict[str, Any]) -> dict[str, Any]:
-        """What this run would take, or why it cannot be."""
+        """The answer to either kind of question."""
         self._log.clear()
-        self._add_rpc(question["rpc"])
-        about_model = {
+        try:
+            if "devices_behind" in question:
+                ggml.add_rpc(question["devices_behind"])
+                return {"devices": [ggml.describe(device) for device in ggml.places()]}
+            ggml.add_rpc(question["rpc"])
+            rows = [(device, *size) for device, size in self._about_run(question).items()]
+        except WrongError as exc:
+            return {"wrong": str(exc)}
+        except _RefusedError as exc:
+            return {"refused": "".join(self._log), "path": str(exc)}
+        return {"rows": rows, "free": ggml.free_bytes()}
+
+    def _about_run(self, question: dict[str, Any]) -> dict[str, _Sizes]:
+        """What this run would take, by device."""
+        draft, mmproj, n_slots = question["draft"], question["mmproj"], question["n_parallel"]
+        model = self._loaded("model", question)
+        self._check_split(model, question["tensor_split"])
+        # As llama-server does (server-context.cpp): an output a slot, and one a drafted token. The
+        # default is one a token of the batch, which makes the logits' buffer many times larger.
+        n_outputs = 1 + (draft["n_max"] if draft else 0)
+        params = self._context_params(question)
+        params.n_outputs_max = min(question["n_batch"], n_slots * n_outputs)
+        params.n_outputs_max_per_seq = min(question["n_batch"], n_outputs)
+        beside: dict[str, _Sizes] = {}
+        with self._context(model, params) as context:
+            sizes = self._sizes(context)
+            if draft:
+                beside = self._draft_sizes(question, draft, context)
+        if n_slots > 1 and self._architecture(model) in _LAST_PLANNED_FOR_ONE_SLOT:
+            # A slot's context, but no smaller than a micro-batch, which would shrink with it.
+            params.n_ctx = max(question["n_ctx"] // n_slots, question["n_ubatch"])
+            params.n_seq_max = 1
+            params.n_outputs_max = params.n_outputs_max_per_seq
+            with self._context(model, params) as context:
+                one = self._sizes(context)
+            sizes = {
+                device: (size[0], size[1], max(size[2], one.get(device, size)[2]))
+                for device, size in sizes.items()
+            }
+        if mmproj:
+            beside = _sum(beside, self._projector_sizes(question, mmproj))
+        return _sum(sizes, beside)
+
+    def _draft_sizes(
+        self, question: dict[str, Any], draft: dict[str, Any], target: Any
+    ) -> dict[str, _Sizes]:
+        """What the draft model takes; `target` is the context that it drafts for.
+
+        As llama-server does (common_base_params_to_speculative): devices and split are the
+        model's, overrides are not, and the context is as long as the model's.
+        """
+        model = self._loaded("draft", {**question, **draft, "overrides": []})
+        if self._architecture(model) in _HEADS:
+            raise WrongError(f"{draft['path']} is no draft model of its own, but a part of one")
+        params = self._context_params({**question, **draft})
+        params.n_ctx = llama_cpp.llama_n_ctx(target)
+        params.n_outputs_max = question["n_parallel"]
+        params.n_outputs_max_per_seq = 1
+        params.ctx_other = target
+        with self._context(model, params) as context:
+            return self._sizes(context)
+
+    def _projector_sizes(
+        self, question: dict[str, Any], mmproj: dict[str, Any]
+    ) -> dict[str, _Sizes]:
+        """What the projector takes: its weights, and its buffers for one picture.
+
+        Of a size that it chooses for its warm-up, which for those that take any size is smaller
+        than their largest. Really allocated for the moment, but nothing is read.
+        """
+        devices = question["devices"]
+        # As llama-server does (arg.cpp): on the first of --device, or of all that there are.
+        use_gpu = mmproj["use_gpu"] and devices != []
+        device = devices[0] if use_gpu and devices else None
+        about = [mmproj["path"], use_gpu, device, question["rpc"], question["flash_attn"]]
+        key = json.dumps(about)
+        if key not in self._projectors:
+            mtmd = self._mtmd(mmproj["library"])
+            default = mtmd.mtmd_context_params_default
+            default.restype, default.argtypes = _MtmdParams, []
+            usage = mtmd["_Z21mtmd_get_memory_usagePKc19mtmd_context_params"]
+            usage.restype, usage.argtypes = Map, [ctypes.c_char_p, _MtmdParams]
+            params = default()
+            params.use_gpu = use_gpu
+            if device is not None:
+                params.device = ggml.device_named(device)
+            params.flash_attn_type = question["flash_attn"]
+            found = []
+            for warmup in (False, True):
+                params.warmup = warmup
+                returned = usage(mmproj["path"].encode(), params)
+                sizes: dict[str, int] = {}
+                for where, size in ggml.entries(returned, 1):
+                    name = ggml.place_name(where)
+                    sizes[name] = sizes.get(name, 0) + size
+                if not sizes:
+                    raise WrongError(
+                        f"llama.cpp cannot make a projector of {mmproj['path']}: it is damaged, or"
+                        " made for another llama.cpp, or there is no room for it"
+                    )
+                found.append(sizes)
+            weights, all_of_it = found
+            self._projectors[key] = {
+                name: (weights.get(name, 0), 0, size - weights.get(name, 0))
+                for name, size in all_of_it.items()
+            }
+        return self._projectors[key]
+
+    def _mtmd(self, library: str | None) -> Any:
+        """libmtmd, on top of the libllama and libggml that are here already."""
+        if library is None:
+            raise WrongError("this engine has no libmtmd, so what a projector takes is unknown")
+        mtmd = ctypes.CDLL(library)
+        here, there = (
+            ctypes.cast(lib.ggml_backend_dev_count, ctypes.c_void_p).value
+            for lib in (ggml.lib, mtmd)
+        )
+        if here != there:  # it would see no devices of ours
+            raise WrongError("libmtmd has a ggml of its own, so what a projector takes is unknown")
+        return mtmd
+
+    def _loaded(self, role: str, question: dict[str, Any]) -> _Model:
+        """The model in that role; kept, because searches change mostly the context."""
+        about = {
             name: question[name]
             for name in ("path", "n_gpu_layers", "tensor_split", "overrides", "devices", "rpc")
         }
-        if self._model is None or about_model != self._model_question:
-            self._load(about_model)
-        if not self._model:
-            return {"refused": "".join(self._log)}
-        rows = self._context_rows(question)
-        if rows is None:
-            return {"refused": "".join(self._log)}
-        n_slots = question["n_parallel"]
-        if n_slots > 1 and self._architecture() in _LAST_PLANNED_FOR_ONE_SLOT:
-            # A slot's context, but no smaller than a micro-batch, which would shrink with it.
-            n_ctx = max(question["n_ctx"] // n_slots, question["n_ubatch"])
-            one = self._context_rows({**question, "n_parallel": 1, "n_ctx": n_ctx}) or []
-            compute = {device: size for device, _, _, size in one}
-            rows = [
-                (device, model, context, max(size, compute.get(device, 0)))
-                for device, model, context, size in rows
-            ]
-        return {"rows": rows, "free": dict(self._free())}
+        if role not in self._models or self._models[role].about != about:
+            if role in self._models:
+                llama_cpp.llama_model_free(self._models.pop(role).handle)
+            params, held = self._model_params(about)
+            handle = llama_cpp.llama_model_load_from_file(about["path"].encode(), params)
+            if not handle:
+                raise _RefusedError(about["path"])
+            self._models[role] = _Model(handle, about, held)
+        return self._models[role]
 
-    def _context_rows(self, question: dict[str, Any]) -> list[tuple[str, int, int, int]] | None:
-        """The breakdown with a context, or None where llama.cpp refuses to make it."""
-        context = llama_cpp.llama_init_from_model(self._model, self._context_params(question))
-        if not context:
-            return None
-        try:
-            return list(self._rows(self._breakdown(context)))
-        finally:
-            llama_cpp.llama_free(context)
-
-    def _architecture(self) -> str:
-        name = ctypes.create_string_buffer(64)
-        llama_cpp.llama_model_meta_val_str(self._model, b"general.architecture", name, len(name))
-        return name.value.decode()
-
-    def _load(self, question: dict[str, Any]) -> None:
-        if self._model:
-            llama_cpp.llama_model_free(self._model)
+    def _model_params(self, question: dict[str, Any]) -> tuple[Any, list[Any]]:
+        """llama.cpp's parameters, and what they point to."""
         params = llama_cpp.llama_model_default_params()
         params.no_alloc = True
         params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE
         params.n_gpu_layers = question["n_gpu_layers"]
-        self._held = []
+        held: list[Any] = []
         if question["tensor_split"]:
             shares = (ctypes.c_float * 128)(*question["tensor_split"])
-            self._held.append(shares)
+            held.append(shares)
             params.tensor_split = ctypes.cast(shares, ctypes.POINTER(ctypes.c_float))
         if question["overrides"]:
-            overrides = self._overrides(question["overrides"])
-            self._held.append(overrides)
+            overrides = ggml.overrides(question["overrides"])
+            held.append(overrides)
             params.tensor_buft_overrides = ctypes.cast(overrides, ctypes.c_void_p)
         if question["devices"] is not None:
-            handles = [self._device_named(name) for name in question["devices"]]
+            handles = [ggml.device_named(name) for name in question["devices"]]
             devices = (ctypes.c_void_p * (len(handles) + 1))(*handles, None)
-            self._held.append(devices)
+            held.append(devices)
             params.devices = ctypes.cast(devices, ctypes.c_void_p)
-        self._model = llama_cpp.llama_model_load_from_file(question["path"].encode(), params)
-        self._model_question = question
+        return params, held
+
+    def _check_split(self, model: _Model, split: list[float] | None) -> None:
+        """llama.cpp reads a missing share as 0 and one too many not at all, without a word."""
+        count = ggml.lib["_Z21llama_model_n_devicesPK11llama_model"]
+        count.restype, count.argtypes = ctypes.c_int32, [ctypes.c_void_p]
+        n_devices = count(model.handle)
+        if split and len(split) != n_devices:
+            raise WrongError(
+                f"the tensor split has {len(split)} shares and the model {n_devices} devices"
+            )
+
+    def _architecture(self, model: _Model) -> str:
+        name = ctypes.create_string_buffer(64)
+        key = b"general.architecture"
+        llama_cpp.llama_model_meta_val_str(model.handle, key, name, len(name))
+        return name.value.decode()
 
     def _context_params(self, question: dict[str, Any]) -> Any:
         params = llama_cpp.llama_context_default_params()
@@ -160,123 +282,49 @@ class DryRunner:
         params.type_k = question["type_k"]
         params.type_v = question["type_v"]
         params.flash_attn_type = question["flash_attn"]
-        # As llama-server does (server-context.cpp): one output a slot. The default is one a
-        # token of the batch, which makes the logits' buffer many times larger.
-        params.n_outputs_max = question["n_parallel"]
-        params.n_outputs_max_per_seq = 1
+        # llama-server's default, and not the library's: layers with a sliding window keep the
+        # window, which at a long context is a small part of all.
+        params.swa_full = False
         params.no_perf = True
         return params
 
-    def _rows(self, breakdown: _Map) -> Iterator[tuple[str, int, int, int]]:
-        """(device, model, context, compute), buffer types of the host under "Host"."""
-        totals: dict[str, list[int]] = {}
-        for buffer_type, *sizes in _nodes(breakdown.words[_ROOT]):
-            device = self._device_of(buffer_type)
-            totals[device] = [
-                a + b for a, b in zip(totals.get(device, (0, 0, 0)), sizes, strict=True)
-            ]
-        for device, (model, context, compute) in totals.items():
-            yield device, model, context, compute
+    @contextlib.contextmanager
+    def _context(self, model: _Model, params: Any) -> Iterator[Any]:
+        context = llama_cpp.llama_init_from_model(model.handle, params)
+        if not context:
+            raise _RefusedError(model.about["path"])
+        try:
+            yield context
+        finally:
+            llama_cpp.llama_free(context)
 
-    def _device_of(self, buffer_type: int) -> str:
-        if self._call("ggml_backend_buft_is_host", ctypes.c_bool, buffer_type):
-            return "Host"
-        device = self._call("ggml_backend_buft_get_device", ctypes.c_void_p, buffer_type)
-        if not device or self._kind(device) in (_CPU, _ACCEL):
-            return "Host"  # CPU_REPACK and its kin
-        return self._name(device)
-
-    def _free(self) -> Iterator[tuple[str, int]]:
-        for device in self._devices():
-            if self._kind(device) in (_CPU, _ACCEL):
-                continue
-            free, total = ctypes.c_size_t(), ctypes.c_size_t()
-            self._lib.ggml_backend_dev_memory.restype = None
-            self._lib.ggml_backend_dev_memory(
-                ctypes.c_void_p(device), ctypes.byref(free), ctypes.byref(total)
-            )
-            yield self._name(device), free.value
-
-    def _devices(self) -> list[int]:
-        count = self._lib.ggml_backend_dev_count
-        count.restype = ctypes.c_size_t
-        get = self._lib.ggml_backend_dev_get
-        get.restype, get.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
-        return [get(index) for index in range(count())]
-
-    def _device_named(self, name: str) -> int:
-        return next(device for device in self._devices() if self._name(device) == name)
-
-    def _overrides(self, texts: list[str]) -> Any:
-        """`pattern=buffer type` strings, as --override-tensor takes them."""
-        types = {}
-        for device in self._devices():
-            handle = self._call("ggml_backend_dev_buffer_type", ctypes.c_void_p, device)
-            name = self._call("ggml_backend_buft_name", ctypes.c_char_p, handle)
-            types[name.decode()] = handle
-        pairs = [text.rpartition("=") for text in texts]
-        return (_Override * (len(pairs) + 1))(
-            *(_Override(pattern.encode(), types[name]) for pattern, _, name in pairs)
-        )
-
-    def _add_rpc(self, endpoints: list[str]) -> None:
-        for endpoint in endpoints:
-            if endpoint in self._servers:
-                continue
-            by_name = self._lib.ggml_backend_reg_by_name
-            by_name.restype, by_name.argtypes = ctypes.c_void_p, [ctypes.c_char_p]
-            address = self._lib.ggml_backend_reg_get_proc_address
-            address.restype, address.argtypes = (
-                ctypes.c_void_p,
-                [ctypes.c_void_p, ctypes.c_char_p],
-            )
-            add = address(by_name(b"RPC"), b"ggml_backend_rpc_add_server")
-            registration = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_char_p)(add)(
-                endpoint.encode()
-            )
-            register = self._lib.ggml_backend_register
-            register.restype, register.argtypes = None, [ctypes.c_void_p]
-            register(registration)
-            self._servers.add(endpoint)
-
-    def _kind(self, device: int) -> int:
-        kind: int = self._call("ggml_backend_dev_type", ctypes.c_int, device)
-        return kind
-
-    def _name(self, device: int) -> str:
-        name: bytes = self._call("ggml_backend_dev_name", ctypes.c_char_p, device)
-        return name.decode()
-
-    def _call(self, function: str, restype: Any, handle: int) -> Any:
-        entry = getattr(self._lib, function)
-        entry.restype, entry.argtypes = restype, [ctypes.c_void_p]
-        return entry(handle)
+    def _sizes(self, context: Any) -> dict[str, _Sizes]:
+        """The breakdown of a context and its model."""
+        sizes: dict[str, _Sizes] = {}
+        for buffer_type, model, cells, compute in ggml.entries(self._breakdown(context), 3):
+            sizes = _sum(sizes, {ggml.buffer_place(buffer_type): (model, cells, compute)})
+        return sizes
 
 
-def _nodes(address: int) -> Iterator[tuple[int, int, int, int]]:
-    """(key, model, context, compute) of a red-black tree, in order."""
-    if not address:
-        return
-    yield from _nodes(_word(address + _LEFT))
-    yield (
-        _word(address + _VALUE),
-        _word(address + _VALUE + 8),
-        _word(address + _VALUE + 16),
-        _word(address + _VALUE + 24),
-    )
-    yield from _nodes(_word(address + _RIGHT))
-
-
-def _word(address: int) -> int:
-    return ctypes.c_size_t.from_address(address).value
+def _sum(one: dict[str, _Sizes], other: dict[str, _Sizes]) -> dict[str, _Sizes]:
+    """Device by device."""
+    total = dict(one)
+    for device, (model, context, compute) in other.items():
+        before = total.get(device, (0, 0, 0))
+        total[device] = (before[0] + model, before[1] + context, before[2] + compute)
+    return total
 
 
 def main() -> None:
     """Answers until standard input ends."""
-    runner = DryRunner()
-    for line in sys.stdin:
-        sys.stdout.write(json.dumps(runner.answer(json.loads(line))) + "\n")
-        sys.stdout.flush()
+    bound_memory()
+    # Answers have standard output to themselves: what a driver prints there goes with the errors.
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
+        os.dup2(2, 1)
+        runner = DryRunner()
+        for line in sys.stdin:
+            answers.write(json.dumps(runner.answer(json.loads(line))) + "\n")
+            answers.flush()
 
 
 if __name__ == "__main__":

@@ -54,6 +54,12 @@ _FAILURES: tuple[tuple[re.Pattern[str], type[LocalllmError], str, str | None], .
         "localllm doctor",
     ),
     (
+        re.compile(r"(?:Failed to connect to|RPC handshake failed for) (?P<what>\S+)"),
+        EngineError,
+        "no RPC server answers at {what}",
+        "is ggml-rpc-server of the same llama.cpp running there, and no other program its client?",
+    ),
+    (
         re.compile(r"error: invalid argument: (?P<what>\S+)"),
         EngineError,
         "this llama-server does not know the argument {what}",

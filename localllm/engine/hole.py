@@ -1,18 +1,16 @@
 """Files that are headers with a hole behind: what llama.cpp dry-runs in place of a model.
 
 They live in a private run folder, named so that the sweep of a later start clears it if this
-process is killed (server.py), and take no room on the disk: the hole is sparse.
+process is killed (guarded.py), and take no room on the disk: the hole is sparse.
 """
 
 from __future__ import annotations
 
-import os
-import secrets
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from localllm import paths
+from localllm.engine.guarded import make_run_dir
 from localllm.errors import DiskError
 from localllm.gguf import MemorySource
 
@@ -61,7 +59,5 @@ class Holes:
 
     def _make_folder(self) -> Path:
         if self._folder is None:
-            runtime = paths.private_folder(paths.runtime_dir())
-            self._folder = runtime / f"engine-{os.getpid()}-{secrets.token_hex(4)}"
-            self._folder.mkdir(mode=0o700)
+            self._folder = make_run_dir()
         return self._folder

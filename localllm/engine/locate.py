@@ -16,13 +16,12 @@ from pathlib import Path
 from localllm.errors import EngineMissingError
 
 SERVER = "llama-server"
-FIT_PARAMS = "llama-fit-params"
 BENCH = "llama-bench"
 QUANTIZE = "llama-quantize"
 PERPLEXITY = "llama-perplexity"
 RPC_SERVER = "ggml-rpc-server"
 #: What localllm itself runs, in the order in which doctor names what is missing.
-TOOL_NAMES = (SERVER, FIT_PARAMS, BENCH, QUANTIZE, PERPLEXITY, RPC_SERVER)
+TOOL_NAMES = (SERVER, "llama-fit-params", BENCH, QUANTIZE, PERPLEXITY, RPC_SERVER)
 
 ENGINE_DIR_VARIABLE = "LOCALLLM_ENGINE_DIR"
 _EXE = ".exe" if sys.platform == "win32" else ""
@@ -98,6 +97,15 @@ def find_library() -> Path | None:
         lib = Path(folder) / "lib"
         if lib.is_dir():
             return lib
+    return None
+
+
+def find_projector_library() -> Path | None:
+    """Libmtmd of the same build as the library: beside it, or where install.sh puts it."""
+    name = {"win32": "mtmd.dll", "darwin": "libmtmd.dylib"}.get(sys.platform, "libmtmd.so")
+    for folder in (find_library(), Path(sysconfig.get_path("purelib")) / "lib"):
+        if folder is not None and (folder / name).is_file():
+            return folder / name
     return None
 
 

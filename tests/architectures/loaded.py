@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
-import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from localllm.engine.argv import child_environment
 from localllm.engine.dryrun import DryRun
-from localllm.engine.locate import RPC_SERVER, Tools
+from localllm.engine.locate import Tools
+from localllm.engine.loopback import loopback_devices
 from localllm.hub.localfile import open_model
 from localllm.plan import Model, Plan
 from tests.architectures.blocks import Architecture
@@ -83,47 +80,26 @@ class Loaded(DryRun):
     """
 
     def __init__(self, load_mode: str = "none") -> None:
-        super().__init__(None)
+        super().__init__()
         self._load_mode = load_mode
 
-    def _start_child(self, plan: Plan) -> subprocess.Popen[str]:
-        self._stderr = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
-        self._child = subprocess.Popen(
+    def _start_child(self, stderr: IO[str], environment: dict[str, str]) -> subprocess.Popen[str]:
+        return subprocess.Popen(
             [sys.executable, "-m", "tests.architectures.loaded", self._load_mode],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._stderr,
+            stderr=stderr,
             text=True,
-            env=child_environment(plan, {**os.environ, "GGML_NO_BACKTRACE": "1"}),
+            env=environment,
             cwd=_ROOT,
         )
-        return self._child
 
 
 @contextlib.contextmanager
 def loopback_device(tools: Tools) -> Iterator[str]:
     """The endpoint of a device of its own, served on loopback; it takes one client at a time."""
-    from tests.conftest import wait_until  # whose imports the child below has no need of
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = subprocess.Popen(
-        [str(tools.path(RPC_SERVER)), "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        wait_until(lambda: _listens(port), "the RPC device")
-        yield f"127.0.0.1:{port}"
-    finally:
-        server.kill()
-        server.wait()
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+    with loopback_devices(tools, 1) as (endpoint,):
+        yield endpoint
 
 
 def main() -> None:

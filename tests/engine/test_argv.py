@@ -64,6 +64,52 @@ def test_splits_overrides_and_devices_appear_only_where_they_were_decided() -> N
     assert values(placed, "--rpc") == ["127.0.0.1:50052"]
 
 
+def test_endpoints_come_before_what_may_name_a_device_behind_them() -> None:
+    plan = replace(PLAN, rpc=("h:1",), devices=("RPC0",), tensor_overrides=("blk=RPC0[h:1]",))
+    argv = server_argv(plan)
+    assert argv.index("--rpc") < min(argv.index("--device"), argv.index("--override-tensor"))
+
+
+def test_a_split_loses_no_digit_that_llama_cpp_reads() -> None:
+    argv = server_argv(replace(PLAN, tensor_split=(16777215.0, 1 / 3)))
+    assert values(argv, "--tensor-split") == ["16777215,0.333333333"]
+
+
+def test_what_the_server_keeps_for_later_is_spelled_out() -> None:
+    argv = server_argv(replace(PLAN, cache_reuse=256, n_ctx_checkpoints=8))
+    assert values(argv, "--cache-reuse") == ["256"]
+    assert values(argv, "--ctx-checkpoints") == ["8"]
+
+
+def test_companions_appear_only_where_there_are_some() -> None:
+    plain = server_argv(PLAN)
+    assert not [word for word in plain if "draft" in word or "mmproj" in word or "spec" in word]
+
+
+@pytest.mark.parametrize(
+    ("n_gpu_layers", "draft_layers", "offload"),
+    [
+        pytest.param(33, "all", "--mmproj-offload", id="layers on a device"),
+        pytest.param(-1, "all", "--mmproj-offload", id="all layers on a device"),
+        pytest.param(0, "0", "--no-mmproj-offload", id="none on a device"),
+    ],
+)
+def test_companions_go_where_layers_go(n_gpu_layers: int, draft_layers: str, offload: str) -> None:
+    plan = replace(PLAN, n_gpu_layers=n_gpu_layers, mmproj="/p.gguf", draft=Model("d", "/d.gguf"))
+    argv = server_argv(plan)
+    assert values(argv, "--mmproj") == ["/p.gguf"]
+    assert values(argv, "--model-draft") == ["/d.gguf"]
+    assert values(argv, "--gpu-layers-draft") == [draft_layers]
+    assert {"--mmproj-offload", "--no-mmproj-offload"} & set(argv) == {offload}
+
+
+def test_a_draft_model_is_used_and_not_only_loaded() -> None:
+    argv = server_argv(replace(PLAN, draft=Model("d", "/d.gguf")))
+    assert values(argv, "--spec-type") == ["draft-simple"]
+    assert values(argv, "--spec-draft-n-max") == ["3"]
+    assert values(argv, "--cache-type-k-draft") == ["f16"]
+
+
 def test_no_device_at_all_is_llama_cpps_none() -> None:
     assert values(server_argv(replace(PLAN, devices=())), "--device") == ["none"]
 

@@ -16,12 +16,12 @@ import pytest
 
 from localllm.engine.dryrun import DryRun
 from localllm.engine.locate import Tools
+from localllm.engine.loopback import loopback_devices
 from localllm.errors import EngineError
 from tests.architectures.blocks import Architecture
 from tests.architectures.loaded import (
     SETUPS,
     Loaded,
-    loopback_device,
     sizes_of,
     small_plan,
     wants_device,
@@ -51,10 +51,8 @@ class Pair:
 def pairs(tools: Tools) -> Iterator[dict[bool, Pair]]:
     """By whether there is a device."""
     with ExitStack() as stack:
-        devices = [stack.enter_context(loopback_device(tools)) for _ in range(2)]
-        oracles = [
-            (stack.enter_context(DryRun(tools)), stack.enter_context(Loaded())) for _ in "ab"
-        ]
+        devices = stack.enter_context(loopback_devices(tools, 2))
+        oracles = [(stack.enter_context(DryRun()), stack.enter_context(Loaded())) for _ in "ab"]
         yield {False: Pair(*oracles[0]), True: Pair(*oracles[1], *devices)}
 
 
@@ -119,7 +117,7 @@ def test_known_difference_a_mapped_file_is_reported_as_one_span(tmp_path: Path) 
     # that predict further) or what went elsewhere in between; copies of repacked weights are
     # counted on top of the originals, and an embedding that is the output too only once.
     more = {}
-    with DryRun(None) as dry, Loaded("mmap") as mapped:
+    with DryRun() as dry, Loaded("mmap") as mapped:
         for name, kind in (("llama", "Q4_0"), ("glm4moe", "F16"), ("gemma4", "F16")):
             architecture = replace(BY_ID[name], kind=kind)
             plan = small_plan(architecture, architecture.write(tmp_path), "cpu", None)
@@ -144,10 +142,10 @@ def test_known_difference_between_two_devices_one_tensor_too_many_is_counted(
         tensor_split=(1.0, 2.0),
     )
     with ExitStack() as stack:
-        devices = [stack.enter_context(loopback_device(tools)) for _ in range(4)]
-        dry, loaded = stack.enter_context(DryRun(tools)), stack.enter_context(Loaded())
-        predicted = sizes_of(dry, replace(plan, rpc=tuple(devices[:2])))
-        taken = sizes_of(loaded, replace(plan, rpc=tuple(devices[2:])))
+        devices = stack.enter_context(loopback_devices(tools, 4))
+        dry, loaded = stack.enter_context(DryRun()), stack.enter_context(Loaded())
+        predicted = sizes_of(dry, replace(plan, rpc=devices[:2]))
+        taken = sizes_of(loaded, replace(plan, rpc=devices[2:]))
     surplus = BY_ID["llama"].sizes.embd * plan.n_ubatch * 4
     assert predicted["Host"] == taken["Host"]
     assert predicted["RPC0"] == taken["RPC0"]

@@ -16,9 +16,10 @@ import pytest
 from localllm import paths
 from localllm.completion import Delta, Message, Sampling, Usage
 from localllm.engine.client import HttpChatModel
+from localllm.engine.guarded import sweep
 from localllm.engine.locate import Tools
 from localllm.engine.run import open_chat_model
-from localllm.engine.server import LlamaServer, sweep
+from localllm.engine.server import LlamaServer
 from localllm.errors import ContextFullError, EngineError, IntegrityError, LocalllmError
 from localllm.plan import Model, Plan
 from tests.conftest import wait_until
