@@ -7,7 +7,7 @@ come in as strings with the name to quote in errors; `read_profile` alone opens 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,23 +22,83 @@ _Parsed = TypeVar("_Parsed")
 
 
 @dataclass(frozen=True)
+class Goal:
+    """What a plan is for. Contexts are tokens of one slot, speeds tokens per second of decoding.
+
+    Attributes:
+        name: "chat", "serve" or "long-context".
+        n_parallel: slots.
+        n_ctx_wished: the context that is enough.
+        n_ctx_least: below it the goal is not met, and a plan is refused.
+        price_context_halving: for each halving of the context below the wished one.
+        speed_least: below it a plan is hardly usable.
+        speed_comfortable: above it more speed hardly matters.
+        cache_ram_bytes: for old prompts on the host, where so much is left.
+    """
+
+    name: str
+    n_parallel: int
+    n_ctx_wished: int
+    n_ctx_least: int
+    price_context_halving: float
+    speed_least: float
+    speed_comfortable: float
+    cache_ram_bytes: int
+
+
+@dataclass(frozen=True)
 class Policy:
     """The numbers that somebody had to decide. Meanings and reasons: profiles/policy.yaml."""
 
-    n_ctx_wished: int
-    n_ctx_least: int
-    n_parallel_serve: int
+    goals: Mapping[str, Goal]
     n_batch: int
     n_ubatch: int
-    type_kv: str
+    n_ubatch_experts: int
     host_reserve_bytes: int
     group_reserve_bytes: int
     host_overhead_bytes: int
     device_reserve_bytes: int
-    cache_ram_bytes_chat: int
-    cache_ram_bytes_serve: int
+    device_display_bytes: int
+    device_overhead_bytes: int
+    unified_overhead_bytes: int
+    device_growth_bytes: int
+    price_kv_q8_0: float
+    price_leaving_device: float
+    price_slow_halving: float
+    price_unusable_halving: float
+    price_fast_halving: float
+    price_unnoticed: float
+    speed_first_factor: float
+    speed_plenty: float
+    host_bandwidth_share: float
+    host_sheet_share: float
+    device_bandwidth_share: float
+    thread_bytes_per_second: float
+    thread_bytes_per_second_plain: float
+    thread_flops: float
+    thread_flops_plain: float
+    device_flops_per_byte: float
+    unified_flops_per_byte: float
+    host_layer_seconds: float
+    device_layer_seconds: float
+    speed_error: float
+    n_ctx_checkpoints: int
+    checkpoints_share: float
+    cache_reuse: int
+    canary_seconds: float
     gomp_spincount: int
     weight_bytes_per_thread: int
+
+    def goal(self, name: str) -> Goal:
+        """The goal of that name.
+
+        Raises:
+            UsageError: there is none.
+        """
+        if name not in self.goals:
+            known = ", ".join(self.goals)
+            raise UsageError(f"there is no goal {name!r}", _nearest(name, self.goals) or known)
+        return self.goals[name]
 
 
 def parse_policy(text: str, name: str, base: Policy | None = None) -> Policy:
@@ -53,27 +113,56 @@ def parse_policy(text: str, name: str, base: Policy | None = None) -> Policy:
         UsageError: not YAML, an unknown or a missing key, a value of the wrong type; the
             sentence names the line and the key.
     """
-    kinds = {field.name: str(field.type) for field in fields(Policy)}
+    kinds = {field.name: str(field.type) for field in fields(Policy) if field.name != "goals"}
     values: dict[str, Any] = {}
-    for key, line, node in _entries(text, name):
-        if key not in kinds:
-            raise UsageError(
-                f"{name}, line {line}: there is no setting {key!r}", _nearest(key, kinds)
-            )
-        value = _value(key, node, name)
-        if kinds[key] == "int" and (not isinstance(value, int) or isinstance(value, bool)):
-            raise UsageError(f"{name}, line {line}: {key} must be a whole number, not {value!r}")
-        if kinds[key] == "int" and value < 0:
-            raise UsageError(f"{name}, line {line}: {key} must not be negative, not {value}")
-        if kinds[key] == "str" and not isinstance(value, str):
-            raise UsageError(f"{name}, line {line}: {key} must be text, not {value!r}")
-        values[key] = value
+    goals = dict(base.goals) if base is not None else {}
+    for key, field in read_document(text, name).items():
+        if key == "goals":
+            for goal_name, goal in field.items():
+                goals[goal_name] = _goal(goal_name, goal, goals.get(goal_name))
+        else:
+            values[key] = _judgement(field, kinds)
+    values["goals"] = goals
     if base is not None:
         return replace(base, **values)
-    missing = sorted(kinds.keys() - values.keys())
+    missing = sorted(kinds.keys() - values.keys()) or ([] if goals else ["goals"])
     if missing:
         raise UsageError(f"{name}: the setting {missing[0]!r} is missing")
     return Policy(**values)
+
+
+def _goal(name: str, field: Field, base: Goal | None) -> Goal:
+    """One of the policy's goals, laid over the one that it replaces."""
+    kinds = {each.name: str(each.type) for each in fields(Goal) if each.name != "name"}
+    values = {key: _judgement(value, kinds) for key, value in field.items()}
+    if base is None:
+        for key in kinds:
+            if key not in values:
+                raise replace(field, key=f"{field.key}.{key}").wrong("is missing")
+        goal = Goal(name, **values)
+    else:
+        goal = replace(base, **values)
+    if not 0 < goal.n_ctx_least <= goal.n_ctx_wished:
+        raise field.wrong("needs an n_ctx_least above 0 and at most n_ctx_wished")
+    if goal.n_parallel < 1:
+        raise field.wrong("needs an n_parallel of at least 1")
+    return goal
+
+
+def _judgement(field: Field, kinds: Mapping[str, str]) -> Any:
+    """The number in `key: {value: …, because: …}`; a user may write `key: number` alone."""
+    key = field.key.rpartition(".")[2]
+    if key not in kinds:
+        message = f"{field.file}, line {field.line}: there is no setting {field.key!r}"
+        raise UsageError(message, _nearest(key, kinds))
+    if field.is_mapping:
+        found = dict(field.items())
+        if "value" not in found or found.keys() - {"value", "because"}:
+            raise field.wrong("needs a value (and may say because)")
+        field = replace(found["value"], key=field.key)
+    if key.endswith("_bytes"):
+        return field.size()
+    return field.whole() if kinds[key] == "int" else field.number(least=0.0)
 
 
 def load_policy(shipped: Path, user: Path | None = None) -> Policy:
@@ -218,14 +307,23 @@ class Field:
             raise self.wrong(f"must be at least {least}, not {value}")
         return value
 
-    def number(self) -> float:
-        """A number above zero."""
+    def number(self, least: float | None = None) -> float:
+        """A number, not below the least; above zero where none is given."""
         value = self.scalar()
         if not isinstance(value, (int, float)) or isinstance(value, bool):
             raise self.wrong(f"must be a number, not {value!r}")
-        if not math.isfinite(value) or value <= 0:
+        if least is None and not (math.isfinite(value) and value > 0):
             raise self.wrong(f"must be above 0, not {value}")
+        if least is not None and not (math.isfinite(value) and value >= least):
+            raise self.wrong(f"must be at least {least:g}, not {value}")
         return float(value)
+
+    @property
+    def is_mapping(self) -> bool:
+        """Whether it holds keys with values."""
+        import yaml
+
+        return isinstance(self.node, yaml.MappingNode)
 
     def size(self, least: int = 0) -> int:
         """Bytes, as a number or as "24 GiB"."""
@@ -297,35 +395,6 @@ def _compose(text: str, name: str) -> yaml.Node | None:
         raise UsageError(f"{name}, line {line}: not YAML: {exc.reason}") from None
     except RecursionError:
         raise UsageError(f"{name} is nested too deep to be read") from None
-
-
-def _entries(text: str, name: str) -> Iterator[tuple[str, int, yaml.Node]]:
-    """The top-level keys of a policy with their line numbers."""
-    import yaml
-
-    root = _compose(text, name)
-    if root is None or root.tag == "tag:yaml.org,2002:null":
-        return
-    if not isinstance(root, yaml.MappingNode):
-        raise UsageError(f"{name}, line 1: expected keys with values")
-    seen: set[str] = set()
-    for key_node, value_node in root.value:
-        key, line = str(key_node.value), key_node.start_mark.line + 1
-        if key in seen:
-            raise UsageError(f"{name}, line {line}: the setting {key!r} occurs twice")
-        seen.add(key)
-        yield key, line, value_node
-
-
-def _value(key: str, node: yaml.Node, name: str) -> Any:
-    """The value of `key: {value: …, because: …}`; a user may write `key: value` alone."""
-    value = _construct(key, node, name)
-    if not isinstance(value, dict):
-        return value
-    if "value" not in value or value.keys() - {"value", "because"}:
-        line = node.start_mark.line + 1
-        raise UsageError(f"{name}, line {line}: {key} needs a value (and may say because)")
-    return value["value"]
 
 
 def _construct(key: str, node: yaml.Node, name: str) -> Any:

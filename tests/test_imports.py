@@ -23,10 +23,10 @@ PACKAGE = Path(localllm.__file__).parent
 KNOWN = {
     "errors", "units", "paths", "hardware", "gguf", "naming", "quants", "profiles", "plan",
     "planner", "presets", "catalogue", "diagnosis", "engine_report", "completion", "outline",
-    "variants",
+    "variants", "measured", "weights",
 }  # fmt: skip
 #: Each knows one outside thing.
-EDGES = {"probe", "engine", "hub", "store", "session"}
+EDGES = {"probe", "engine", "hub", "store", "session", "measurements"}
 #: They put the others together.
 COMPOSITIONS = {"chat", "gateway", "tune", "cli", "__main__"}
 #: The package itself (its version) and the demo model (its path, and how it was made).

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from localllm.errors import UsageError
 from localllm.paths import shipped_profiles_dir
-from localllm.profiles import Policy, load_policy, parse_policy
+from localllm.profiles import Goal, Policy, load_policy, parse_policy
 from tests.unprivileged import unprivileged
 
-KEYS = [field.name for field in fields(Policy)]
+#: Numbers, each with a reason; the goals have numbers of their own.
+KEYS = [field.name for field in fields(Policy) if field.name != "goals"]
+GOAL_KEYS = [field.name for field in fields(Goal) if field.name != "name"]
+GOALS = ["chat", "serve", "long-context"]
+#: A goal of ones.
+ONES = "{" + ", ".join(f"{key}: 1" for key in GOAL_KEYS) + "}"
 
 
 @pytest.fixture
@@ -32,39 +39,93 @@ def write(user_dir: Path, text: str | bytes) -> Path:
     return path
 
 
-def test_the_shipped_policy_sets_every_key_and_no_other() -> None:
-    document = yaml.safe_load((shipped_profiles_dir() / "policy.yaml").read_text("utf-8"))
-    assert sorted(document) == sorted(KEYS)
+@pytest.fixture(scope="module")
+def document() -> Any:
+    return yaml.safe_load((shipped_profiles_dir() / "policy.yaml").read_text("utf-8"))
+
+
+def test_the_shipped_policy_sets_every_key_and_no_other(document: Any) -> None:
+    assert sorted(document) == sorted([*KEYS, "goals"])
+    assert list(document["goals"]) == GOALS
+    for goal in document["goals"].values():
+        assert sorted(goal) == sorted(GOAL_KEYS)
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_every_shipped_number_says_why(key: str, shipped: Policy) -> None:
-    document = yaml.safe_load((shipped_profiles_dir() / "policy.yaml").read_text("utf-8"))
+def test_every_shipped_number_says_why(key: str, shipped: Policy, document: Any) -> None:
     assert set(document[key]) == {"value", "because"}
     assert len(document[key]["because"].split()) >= 4
     assert getattr(shipped, key) == document[key]["value"]
 
 
+@pytest.mark.parametrize("goal", GOALS)
+@pytest.mark.parametrize("key", GOAL_KEYS)
+def test_every_number_of_a_goal_says_why(
+    key: str, goal: str, shipped: Policy, document: Any
+) -> None:
+    said = document["goals"][goal][key]
+    assert set(said) == {"value", "because"}
+    assert len(said["because"].split()) >= 2
+    assert getattr(shipped.goal(goal), key) == said["value"]
+    assert shipped.goal(goal).name == goal
+
+
 def test_the_shipped_numbers_go_together(shipped: Policy) -> None:
-    assert shipped.n_ctx_least <= shipped.n_ctx_wished
-    assert shipped.n_ubatch <= shipped.n_batch
-    assert shipped.n_ctx_least % 256 == 0
+    assert shipped.n_ubatch <= shipped.n_ubatch_experts <= shipped.n_batch
+    for goal in shipped.goals.values():
+        assert goal.n_ctx_least <= goal.n_ctx_wished
+        assert goal.n_ctx_least % 256 == goal.n_ctx_wished % 256 == 0
+        assert goal.speed_least < goal.speed_comfortable < shipped.speed_plenty
+    assert shipped.price_fast_halving < shipped.price_slow_halving < shipped.price_unusable_halving
+    for share in ("host_bandwidth_share", "host_sheet_share", "device_bandwidth_share"):
+        assert 0 < getattr(shipped, share) < 1
+    assert shipped.host_sheet_share < shipped.host_bandwidth_share
+
+
+def test_an_unknown_goal_gets_the_nearest_name(shipped: Policy) -> None:
+    with pytest.raises(UsageError, match="there is no goal 'long'") as caught:
+        shipped.goal("long")
+    assert caught.value.hint is not None
+    assert "long-context" in caught.value.hint
+    with pytest.raises(UsageError) as caught:
+        shipped.goal("xyzzy")
+    assert caught.value.hint == "chat, serve, long-context"
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        pytest.param("n_ctx_wished: 16384\n", id="the value alone"),
-        pytest.param("n_ctx_wished:\n  value: 16384\n", id="as a value"),
-        pytest.param("n_ctx_wished: {value: 16384, because: I read books}\n", id="with a reason"),
-        pytest.param("\ufeff# mine\nn_ctx_wished: 16384\n", id="with a byte order mark"),
+        pytest.param("n_batch: 4096\n", id="the value alone"),
+        pytest.param("n_batch:\n  value: 4096\n", id="as a value"),
+        pytest.param("n_batch: {value: 4096, because: I read books}\n", id="with a reason"),
+        pytest.param("\ufeff# mine\nn_batch: 4096\n", id="with a byte order mark"),
     ],
 )
 def test_a_person_changes_one_key_and_keeps_the_others(
     user_dir: Path, shipped: Policy, text: str
 ) -> None:
     write(user_dir, text)
-    assert load_policy(shipped_profiles_dir(), user_dir) == replace(shipped, n_ctx_wished=16384)
+    assert load_policy(shipped_profiles_dir(), user_dir) == replace(shipped, n_batch=4096)
+
+
+def test_a_person_changes_one_number_of_a_goal_and_keeps_the_others(
+    user_dir: Path, shipped: Policy
+) -> None:
+    write(user_dir, "goals:\n  chat:\n    n_ctx_wished: {value: 16384, because: I read books}\n")
+    chat = replace(shipped.goal("chat"), n_ctx_wished=16384)
+    assert load_policy(shipped_profiles_dir(), user_dir) == replace(
+        shipped, goals={**shipped.goals, "chat": chat}
+    )
+
+
+def test_a_person_adds_a_goal_of_their_own(user_dir: Path, shipped: Policy) -> None:
+    write(user_dir, f"goals: {{agents: {ONES}}}\n")
+    policy = load_policy(shipped_profiles_dir(), user_dir)
+    assert dataclasses.asdict(policy.goal("agents")) == {
+        "name": "agents",
+        **dict.fromkeys(GOAL_KEYS, 1),
+    }
+    assert policy.goal("chat") == shipped.goal("chat")
 
 
 @pytest.mark.parametrize("text", ["", "# nothing yet\n", "---\n"], ids=["empty", "comment", "mark"])
@@ -94,7 +155,7 @@ def test_zero_is_a_value(user_dir: Path) -> None:
         pytest.param("? [a, b]\n: 1\n", "line 1: there is no setting", id="a key that is a list"),
         pytest.param(
             "n_batch: 512\n\nn_batch: 256\n",
-            "line 3: the setting 'n_batch' occurs twice",
+            "line 3: n_batch occurs twice",
             id="duplicate",
         ),
         pytest.param(
@@ -112,18 +173,50 @@ def test_zero_is_a_value(user_dir: Path) -> None:
             id="bool as a value",
         ),
         pytest.param("n_batch:\n", "line 1: n_batch must be a whole number, not None", id="null"),
-        pytest.param(
-            "n_batch: [1]\n", "line 1: n_batch must be a whole number, not [1]", id="list value"
-        ),
+        pytest.param("n_batch: [1]\n", "line 1: n_batch must be a single value", id="list value"),
         pytest.param(
             "# mine\nn_batch: -1\n",
-            "line 2: n_batch must not be negative, not -1",
+            "line 2: n_batch must be at least 0, not -1",
             id="negative",
         ),
-        pytest.param("type_kv: 16\n", "line 1: type_kv must be text, not 16", id="int for text"),
+        pytest.param(
+            "price_kv_q8_0: -0.5\n",
+            "line 1: price_kv_q8_0 must be at least 0, not -0.5",
+            id="a price below nothing",
+        ),
+        pytest.param("price_kv_q8_0: .nan\n", "line 1: price_kv_q8_0 must be", id="a price of nan"),
+        pytest.param(
+            "host_reserve_bytes: lots\n",
+            "line 1: host_reserve_bytes must be a size, not 'lots'",
+            id="no size",
+        ),
+        pytest.param("goals: 3\n", "line 1: goals must hold keys with values", id="no goals"),
+        pytest.param(
+            "goals:\n  chat: fast\n", "line 2: goals.chat must hold keys", id="a goal of a word"
+        ),
+        pytest.param(
+            "goals:\n  chat:\n    n_ctx: 5\n",
+            "line 3: there is no setting 'goals.chat.n_ctx'",
+            id="no such number of a goal",
+        ),
+        pytest.param(
+            "goals:\n  chat:\n    n_ctx_wished: 1024\n",
+            "line 2: goals.chat needs an n_ctx_least above 0 and at most n_ctx_wished",
+            id="less wished than needed",
+        ),
+        pytest.param(
+            "goals:\n  chat: {n_parallel: 0}\n",
+            "line 2: goals.chat needs an n_parallel of at least 1",
+            id="no slots",
+        ),
+        pytest.param(
+            "goals:\n  mine: {n_parallel: 1}\n",
+            "line 2: goals.mine.n_ctx_wished is missing",
+            id="a goal with holes",
+        ),
         pytest.param(
             "n_batch:\n  because: I like it\n",
-            "line 2: n_batch needs a value (and may say because)",
+            "line 1: n_batch needs a value (and may say because)",
             id="reason without a value",
         ),
         pytest.param(
@@ -140,8 +233,13 @@ def test_zero_is_a_value(user_dir: Path) -> None:
         pytest.param("just words\n", "line 1: expected keys with values", id="words"),
         pytest.param(
             "n_batch: !!python/object/apply:os.getcwd []\n",
-            "line 1: n_batch cannot be read: could not determine a constructor",
+            "line 1: n_batch must be a single value",
             id="a tag that would run code",
+        ),
+        pytest.param(
+            "n_batch: !!python/name:os.getcwd ''\n",
+            "line 1: n_batch cannot be read: could not determine a constructor",
+            id="a tag that would import",
         ),
         pytest.param(
             "n_batch: 1\nn_ubatch: !mine 3\n",
@@ -152,10 +250,12 @@ def test_zero_is_a_value(user_dir: Path) -> None:
             "n_batch: 2026-13-32\n", "line 1: n_batch cannot be read: month", id="no such date"
         ),
         pytest.param(
-            "n_batch: &a {value: *a}\n", "line 1: n_batch cannot be read: ", id="a circle"
+            "n_batch: &a {value: *a}\n", "line 1: n_batch must be a single value", id="a circle"
         ),
         pytest.param(
-            "n_batch: {[1]: 2}\n", "line 1: n_batch cannot be read: ", id="a list for a key"
+            "n_batch: {[1]: 2}\n",
+            "line 1: n_batch needs a value (and may say because)",
+            id="a list for a key",
         ),
     ],
 )
@@ -173,7 +273,7 @@ def test_an_error_names_the_file_the_line_and_the_key(
 @pytest.mark.parametrize(
     ("key", "hint"),
     [
-        pytest.param("n_ctx_wish", "did you mean n_ctx_wished?", id="a letter missing"),
+        pytest.param("n_batc", "did you mean n_batch?", id="a letter missing"),
         pytest.param("gomp_spin_count", "did you mean gomp_spincount?", id="a letter too many"),
         pytest.param("xyzzy", None, id="nothing near"),
     ],
@@ -186,16 +286,24 @@ def test_an_unknown_key_gets_the_nearest_name(key: str, hint: str | None, shippe
 
 @pytest.mark.parametrize("key", KEYS)
 def test_a_policy_of_its_own_must_set_every_key(key: str) -> None:
-    text = "".join(f"{name}: {'f16' if name == 'type_kv' else 1}\n" for name in KEYS if name != key)
-    with pytest.raises(UsageError, match=f"^mine.yaml: the setting '{key}' is missing$"):
+    text = "".join(f"{name}: 1\n" for name in KEYS if name != key) + f"goals: {{mine: {ONES}}}\n"
+    with pytest.raises(UsageError, match=rf"^mine\.yaml: the setting '{key}' is missing$"):
         parse_policy(text, "mine.yaml")
 
 
 def test_a_policy_of_its_own_needs_no_base() -> None:
-    text = "".join(f"{name}: {'f16' if name == 'type_kv' else 1}\n" for name in KEYS)
+    text = "".join(f"{name}: 1\n" for name in KEYS) + f"goals: {{mine: {ONES}}}\n"
+    ones: dict[str, Any] = dict.fromkeys(GOAL_KEYS, 1)
+    everything: dict[str, Any] = dict.fromkeys(KEYS, 1)
     assert parse_policy(text, "mine.yaml") == Policy(
-        **{name: "f16" if name == "type_kv" else 1 for name in KEYS}  # type: ignore[arg-type]
+        goals={"mine": Goal("mine", **ones)}, **everything
     )
+
+
+def test_a_policy_of_its_own_needs_a_goal() -> None:
+    text = "".join(f"{name}: 1\n" for name in KEYS)
+    with pytest.raises(UsageError, match=r"^mine\.yaml: the setting 'goals' is missing$"):
+        parse_policy(text, "mine.yaml")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,90 @@
+"""What needs no search: threads, how they wait, batches, what the host keeps of old prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from localllm.hardware import Cpu, Hardware
+from localllm.plan import Reason, Source
+from localllm.profiles import Policy
+from localllm.units import format_bytes
+
+
+def threads(cpu: Cpu, read_bytes: float, policy: Policy) -> tuple[int, str, Source]:
+    """Threads for decoding, why, and how that is known.
+
+    Decoding waits for memory, and for the slowest thread at every layer: a second hardware
+    thread of a core, or a slow core among fast ones, makes it slower, not faster. And threads meet
+    some hundreds of times a token: a small model has not the work to pay for many of them.
+
+    Args:
+        cpu: the processor.
+        read_bytes: weights that the host reads for each token.
+        policy: how many bytes keep a thread busy.
+    """
+    n_cores, why, known = _cores(cpu)
+    worthwhile = max(1, -(-int(read_bytes) // policy.weight_bytes_per_thread))
+    if worthwhile < n_cores:
+        if not read_bytes:
+            return 1, "the devices do all the work", "profile"
+        because = f"weights of {format_bytes(read_bytes)} on the host keep no more busy"
+        return worthwhile, because, "profile"
+    return n_cores, why, known
+
+
+def _cores(cpu: Cpu) -> tuple[int, str, Source]:
+    usable = cpu.n_usable
+    if cpu.n_logical is None and cpu.n_affinity is None and cpu.n_physical is None:
+        return usable, "how many processors there are is not known", "assumed"
+    cores = cpu.n_performance or cpu.n_physical
+    if cores is not None and cores < usable:
+        kind = "performance cores" if cpu.n_performance else "physical cores"
+        return cores, f"the {kind}", "measured"
+    unbounded = replace(cpu, quota=None).n_usable
+    if cpu.quota is not None and usable < unbounded:
+        return usable, f"the processor quota of {cpu.quota:g}", "measured"
+    if cpu.n_affinity is not None and cpu.n_affinity < (cpu.n_logical or cpu.n_affinity):
+        return usable, f"the {usable} processors this process may run on", "measured"
+    return usable, "the cores of this machine", "measured"
+
+
+def environment(hardware: Hardware, policy: Policy) -> Mapping[str, str]:
+    """What is set for the child."""
+    variables = {"GOMP_SPINCOUNT": str(policy.gomp_spincount)}
+    if any(gpu.vendor == "nvidia" for gpu in hardware.accelerators):
+        # CUDA numbers GPUs by speed, everything else by PCI bus.
+        variables["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+    return variables
+
+
+def checkpoints(
+    fixed_bytes: int, n_parallel: int, left_bytes: int | None, policy: Policy
+) -> Reason:
+    """States that a slot keeps to go back to, where its architecture has states or windows.
+
+    Args:
+        fixed_bytes: of the context, what is there whatever its length.
+        n_parallel: slots, which share it.
+        left_bytes: on the host after this run; None where nobody knows.
+        policy: the most of them, and the share of what is left.
+    """
+    each = fixed_bytes // n_parallel
+    if not has_states(fixed_bytes, n_parallel):
+        return Reason("n_ctx_checkpoints", 0, "any prompt can be gone back in", "dry-run")
+    size = format_bytes(each)
+    if left_bytes is None:
+        because = f"states of {size}; what is free is not known"
+        return Reason("n_ctx_checkpoints", policy.n_ctx_checkpoints, because, "assumed")
+    room = max(0, int(left_bytes * policy.checkpoints_share)) // n_parallel
+    n_states = min(policy.n_ctx_checkpoints, room // each)
+    because = f"states of {size} to go back to: it has windows or recurrent layers"
+    return Reason("n_ctx_checkpoints", n_states, because, "dry-run")
+
+
+def has_states(fixed_bytes: int, n_parallel: int) -> bool:
+    """Whether a context has windows or states, which can be neither gone back in nor shifted.
+
+    Those are some MB; below 256 KiB it is the rounding of cells to 256 tokens.
+    """
+    return fixed_bytes // n_parallel >= 256 * 1024

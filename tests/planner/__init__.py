@@ -1,0 +1,1 @@
+"""The planner, with an oracle whose every byte can be foretold and with llama.cpp itself."""
