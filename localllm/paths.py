@@ -36,7 +36,7 @@ def config_dir() -> Path:
 
 
 def cache_dir() -> Path:
-    """What can be made again: engine wheels, measurements, stripped headers."""
+    """What can be made again: engine wheels, the memory's bandwidth, stripped headers."""
     import platformdirs
 
     home = _home()
@@ -52,11 +52,16 @@ def data_dir() -> Path:
 
 
 def state_dir() -> Path:
-    """What a run leaves behind: input history, the last model, logs."""
+    """What a run leaves behind: input history, the last model, measurements, logs."""
     import platformdirs
 
     home = _home()
     return home / "state" if home else Path(platformdirs.user_state_dir(_APP, appauthor=False))
+
+
+def measurements_file() -> Path:
+    """What earlier runs took and how fast they were."""
+    return state_dir() / "measurements.json"
 
 
 def runtime_dir() -> Path:

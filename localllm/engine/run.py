@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from localllm.completion import ChatModel
 from localllm.engine.locate import (
@@ -16,9 +17,16 @@ from localllm.engine.locate import (
 )
 from localllm.plan import Plan
 
+if TYPE_CHECKING:
+    from localllm.engine.server import LlamaServer
+
 
 @contextlib.contextmanager
-def open_chat_model(plan: Plan, chat_template: str | None = None) -> Iterator[ChatModel]:
+def open_chat_model(
+    plan: Plan,
+    chat_template: str | None = None,
+    watch: Callable[[LlamaServer], None] | None = None,
+) -> Iterator[ChatModel]:
     """The plan's model, loaded and ready; gone when the block is left.
 
     Precedence: 1. llama-server as a child; 2. llama_cpp.Llama in this process, where only the
@@ -27,6 +35,8 @@ def open_chat_model(plan: Plan, chat_template: str | None = None) -> Iterator[Ch
     Args:
         plan: what to run.
         chat_template: llama.cpp's name of a template to use instead of the model's own.
+        watch: called with the ready server before anybody uses it, to measure it (canary.py);
+            not where there is no server.
 
     Raises:
         EngineMissingError: neither is there. EngineError, IntegrityError: it does not load.
@@ -44,7 +54,13 @@ def open_chat_model(plan: Plan, chat_template: str | None = None) -> Iterator[Ch
     from localllm.engine.server import LlamaServer
 
     extra_argv = ["--chat-template", chat_template] if chat_template else []
+    if watch is not None:
+        from localllm.engine.canary import EXTRA_ARGV
+
+        extra_argv += EXTRA_ARGV
     with LlamaServer(tools or require_tools(SERVER), plan, extra_argv=extra_argv) as server:
+        if watch is not None:
+            watch(server)
         endpoint = server.require_endpoint()
         name = plan.model.name or plan.model.ref
         n_ctx = plan.n_ctx // plan.n_parallel

@@ -61,6 +61,34 @@ def probe_nvidia(
         return (), _why_not(nvml, exc, root, devices, container, wsl)
 
 
+def process_memory(pid: int, nvml: Any = None) -> dict[str, int]:
+    """Bytes that a process holds on each GPU, by PCI address ("0000:65:00.0").
+
+    A GPU that does not tell is left out: WSL and Windows give no number, MIG none to an ordinary
+    user, and in a container the driver knows processes by the host's ids. What a context takes is
+    in the number. Never raises.
+
+    Args:
+        pid: the process.
+        nvml: the module to ask; None imports pynvml.
+    """
+    if nvml is None:
+        try:
+            import pynvml
+        except ImportError:
+            return {}
+        nvml = pynvml
+    used: dict[str, int] = {}
+    with suppress(nvml.NVMLError), _session(nvml):
+        for number in range(nvml.nvmlDeviceGetCount()):
+            with suppress(nvml.NVMLError):
+                device = _Device(nvml, nvml.nvmlDeviceGetHandleByIndex(number), "")
+                address, n_bytes = device.bus(), device.used_by(pid)
+                if address is not None and n_bytes is not None:
+                    used[address] = n_bytes
+    return used
+
+
 @contextmanager
 def _session(nvml: Any) -> Iterator[None]:
     nvml.nvmlInit()
@@ -220,11 +248,38 @@ class _Device:
             return None, None, True
         return int(memory.total), int(memory.free), False
 
+    def bus(self) -> str | None:
+        """The PCI address as Linux writes it."""
+        bus = self.ask("PCI address", lambda h: self._nvml.nvmlDeviceGetPciInfo(h).busId)
+        return pci.normal_address(_decoded(bus)) if bus else None
+
+    def used_by(self, pid: int) -> int | None:
+        """Bytes that a process holds; None where that is not told.
+
+        CUDA is in the list of computing processes, Vulkan in that of drawing ones, and a process
+        that does both in both, each time with all that it holds.
+        """
+        nvml = self._nvml
+        told = []
+        for newer, older in (
+            ("nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetComputeRunningProcesses_v2"),
+            (
+                "nvmlDeviceGetGraphicsRunningProcesses_v3",
+                "nvmlDeviceGetGraphicsRunningProcesses_v2",
+            ),
+        ):
+            processes = self.ask("processes", getattr(nvml, newer))
+            if processes is None:  # older drivers do not have the newer one
+                processes = self.ask("processes", getattr(nvml, older))
+            # pynvml turns NVML's "not available" into None.
+            told += [p.usedGpuMemory for p in processes or () if p.pid == pid and p.usedGpuMemory]
+        return max(told, default=None)
+
     def read(self) -> Accelerator:
         """The whole device."""
         nvml = self._nvml
         name = self.text("name", nvml.nvmlDeviceGetName)
-        bus = self.ask("PCI address", lambda h: nvml.nvmlDeviceGetPciInfo(h).busId)
+        bus = self.bus()
         mig = self.ask("MIG mode", lambda h: nvml.nvmlDeviceGetMigMode(h)[0])
         # A GPU cut into slices refuses its own memory question with NoPermission: no failure.
         total, free, unsupported = (None, None, False) if mig == 1 else self.memory()
@@ -240,7 +295,7 @@ class _Device:
             index=0,
             name=name,
             uuid=self.text("UUID", nvml.nvmlDeviceGetUUID),
-            pci_bus_id=pci.normal_address(_decoded(bus)) if bus else None,
+            pci_bus_id=bus,
             total_bytes=None if unified else total,
             free_bytes=None if unified else free,
             unified=unified,

@@ -38,6 +38,8 @@ class Gpu:
     mig: Any = NOT_SUPPORTED  # (current, pending)
     display: Any = 0
     slices: list[Any] = field(default_factory=list)
+    computing: Any = ()  # (process id, bytes or None) pairs
+    drawing: Any = ()
 
 
 def _answer(value: Any) -> Any:
@@ -61,9 +63,15 @@ class FakeNvml:
     NVMLError_NotSupported = pynvml.NVMLError_NotSupported
 
     def __init__(
-        self, *gpus: Any, driver: str = "550.54.15", cuda: int = 12040, init: int | None = None
+        self,
+        *gpus: Any,
+        driver: str = "550.54.15",
+        cuda: int = 12040,
+        init: int | None = None,
+        has_v3: bool = True,
     ) -> None:
         self.gpus, self.driver, self.cuda, self.init = gpus, driver, cuda, init
+        self.has_v3 = has_v3
         self.open = 0
 
     def nvmlInit(self) -> None:
@@ -120,3 +128,28 @@ class FakeNvml:
 
     def nvmlDeviceGetMigDeviceHandleByIndex(self, handle: Gpu, index: int) -> Any:
         return _answer(handle.slices[index] if index < len(handle.slices) else NOT_FOUND)
+
+    def nvmlDeviceGetComputeRunningProcesses_v3(self, handle: Gpu) -> Any:
+        return self._v3(handle.computing)
+
+    def nvmlDeviceGetComputeRunningProcesses_v2(self, handle: Gpu) -> Any:
+        return _processes(handle.computing)
+
+    def nvmlDeviceGetGraphicsRunningProcesses_v3(self, handle: Gpu) -> Any:
+        return self._v3(handle.drawing)
+
+    def nvmlDeviceGetGraphicsRunningProcesses_v2(self, handle: Gpu) -> Any:
+        return _processes(handle.drawing)
+
+    def _v3(self, pairs: Any) -> Any:
+        return _processes(pairs if self.has_v3 else Refusal(pynvml.NVML_ERROR_FUNCTION_NOT_FOUND))
+
+
+def _processes(pairs: Any) -> list[SimpleNamespace]:
+    """As pynvml gives them: gpuInstanceId is 2^32 - 1 off MIG."""
+    return [
+        SimpleNamespace(
+            pid=pid, usedGpuMemory=used, gpuInstanceId=0xFFFFFFFF, computeInstanceId=0xFFFFFFFF
+        )
+        for pid, used in _answer(pairs)
+    ]
