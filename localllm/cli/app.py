@@ -31,11 +31,12 @@ app.add_typer(engine_app, name="engine")
 
 # Flags that several commands share, and their variables. What is not given is None: the plan
 # decides.
+_MODEL_HELP = "A .gguf file, a folder of quantizations, or demo."
 Model = Annotated[
     str | None,
-    typer.Argument(help="A .gguf file, or demo.", show_default=False),
+    typer.Argument(help=_MODEL_HELP, show_default=False),
 ]
-RequiredModel = Annotated[str, typer.Argument(help="A .gguf file, or demo.", show_default=False)]
+RequiredModel = Annotated[str, typer.Argument(help=_MODEL_HELP, show_default=False)]
 Ctx = Annotated[
     int | None,
     typer.Option(
@@ -64,6 +65,21 @@ Parallel = Annotated[
     typer.Option(
         "--parallel", envvar="LOCALLLM_PARALLEL", min=1, help="Requests answered at the same time."
     ),
+]
+Quant = Annotated[
+    str | None,
+    typer.Option("--quant", "-q", help="This quantization, of a folder that holds several."),
+]
+Goal = Annotated[
+    str | None, typer.Option("--goal", help="What it is for: chat, serve or long-context.")
+]
+Prefer = Annotated[
+    str | None,
+    typer.Option("--prefer", envvar="LOCALLLM_PREFER", help="quality (the default) or speed."),
+]
+Mmproj = Annotated[
+    Path | None,
+    typer.Option("--mmproj", help="A projector's file: the model then reads pictures."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 
@@ -115,8 +131,19 @@ def plan(
         str | None,
         typer.Option("--ram", help="Plan as if so much main memory were free: 16G."),
     ] = None,
+    vram: Annotated[
+        str | None,
+        typer.Option("--vram", help="Plan as if each accelerator had so much memory, all free."),
+    ] = None,
+    quant: Quant = None,
+    goal: Goal = None,
+    prefer: Prefer = None,
+    mmproj: Mmproj = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Every value with its reason, every byte's source.")
+    ] = False,
 ) -> None:
-    """How a model would run here, and why. Nothing is loaded."""
+    """How a model would best run here, and why. Nothing is loaded."""
     from localllm.cli import prepare, render, simulation
 
     if hw in simulation.LISTING:
@@ -125,14 +152,22 @@ def plan(
     if model is None:
         raise UsageError("missing argument 'MODEL'", "localllm plan --help")
     wishes = prepare.wishes(
-        n_ctx=ctx, n_gpu_layers=ngl, n_threads=threads, kv=kv, n_parallel=parallel
+        quant=quant,
+        prefer=prefer,
+        n_ctx=ctx,
+        n_gpu_layers=ngl,
+        n_threads=threads,
+        kv=kv,
+        n_parallel=parallel,
+        mmproj=mmproj,
     )
-    machine = simulation.simulation(hw, ram)
-    prepared = prepare.prepare(model, wishes, "serve" if parallel else "chat", machine)
+    machine = simulation.simulation(hw, ram, vram)
+    aim = goal or ("serve" if parallel and parallel > 1 else "chat")
+    prepared = prepare.prepare(model, wishes, aim, machine, from_memory=True)
     if json:
         render.print_json(prepare.document(prepared))
     else:
-        render.print_plan(prepared.plan, sys.stdout)
+        render.print_plan(prepared.plan, sys.stdout, explain=explain)
 
 
 @app.command()
@@ -201,6 +236,9 @@ def chat(
     ngl: Ngl = None,
     threads: Threads = None,
     kv: Kv = None,
+    quant: Quant = None,
+    goal: Goal = None,
+    prefer: Prefer = None,
 ) -> None:
     """Talk to a model. Without MODEL: the last one used, else the demo."""
     from localllm.cli import converse, prepare
@@ -225,7 +263,10 @@ def chat(
         markdown=markdown,
         chat_template=chat_template,
         url=url,
-        wishes=prepare.wishes(n_ctx=ctx, n_gpu_layers=ngl, n_threads=threads, kv=kv),
+        wishes=prepare.wishes(
+            quant=quant, prefer=prefer, n_ctx=ctx, n_gpu_layers=ngl, n_threads=threads, kv=kv
+        ),
+        goal=goal or "chat",
     )
 
 
@@ -250,6 +291,10 @@ def serve(
     threads: Threads = None,
     kv: Kv = None,
     parallel: Parallel = None,
+    quant: Quant = None,
+    goal: Goal = None,
+    prefer: Prefer = None,
+    mmproj: Mmproj = None,
 ) -> None:
     """Serve a model by llama.cpp's OpenAI-style server.
 
@@ -266,8 +311,16 @@ def serve(
         api_key_file=api_key_file,
         insecure=insecure,
         wishes=prepare.wishes(
-            n_ctx=ctx, n_gpu_layers=ngl, n_threads=threads, kv=kv, n_parallel=parallel
+            quant=quant,
+            prefer=prefer,
+            n_ctx=ctx,
+            n_gpu_layers=ngl,
+            n_threads=threads,
+            kv=kv,
+            n_parallel=parallel,
+            mmproj=mmproj,
         ),
+        goal=goal or "serve",
         extra_argv=context.args,
     )
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from localllm import demo, naming, paths
 from localllm.cli import prepare, render
+from localllm.cli.learning import Learner
 from localllm.errors import LocalllmError, UsageError
 from localllm.planner import Wishes
 
@@ -34,6 +35,7 @@ def run(
     chat_template: str | None,
     url: str | None,
     wishes: Wishes,
+    goal: str,
 ) -> None:
     """One answer or a conversation; returns when it is over.
 
@@ -55,23 +57,26 @@ def run(
     opened = (
         _at_url(url, model)
         if url is not None
-        else _on_this_machine(model, wishes, chat_template, quiet=question is not None)
+        else _on_this_machine(model, wishes, goal, chat_template, quiet=question is not None)
     )
-    with opened as (answering, note):
+    with opened as (answering, note, learner):
+        conversation = Conversation(answering, system=system, sampling=sampling, session=kept)
         run_chat(
-            Conversation(answering, system=system, sampling=sampling, session=kept),
+            conversation,
             prompt=question,
             markdown=markdown,
             reasoning=reasoning,  # type: ignore[arg-type]  # checked above
             stats=stats,
             note=note,
         )
+        if learner is not None:
+            learner.keep_speed(conversation.totals)
 
 
 @contextlib.contextmanager
 def _on_this_machine(
-    ref: str | None, wishes: Wishes, chat_template: str | None, *, quiet: bool
-) -> Iterator[tuple[ChatModel, str]]:
+    ref: str | None, wishes: Wishes, goal: str, chat_template: str | None, *, quiet: bool
+) -> Iterator[tuple[ChatModel, str, Learner | None]]:
     from localllm.engine.run import open_chat_model
 
     note = ""
@@ -82,18 +87,20 @@ def _on_this_machine(
             ref, note = naming.DEMO, "No model was named, and none was used yet: this is the demo."
         if quiet:
             render.say(note)
-    prepared = prepare.prepare(ref, wishes, "chat")
+    prepared = prepare.prepare(ref, wishes, goal)
     plan = prepared.plan
     _check_that_it_chats(plan.model, chat_template)
     if plan.model.source == "demo":
         note = (note + " " if note else "") + "It is tiny, and knows only localllm itself."
-    with open_chat_model(plan, chat_template) as answering:
+    learner = prepared.learner
+    watch = learner.watch if learner.wants_canary() else None
+    with open_chat_model(plan, chat_template, watch) as answering:
         _remember(plan.model)
-        yield answering, note
+        yield answering, note, learner
 
 
 @contextlib.contextmanager
-def _at_url(url: str, name: str | None) -> Iterator[tuple[ChatModel, str]]:
+def _at_url(url: str, name: str | None) -> Iterator[tuple[ChatModel, str, Learner | None]]:
     from localllm.engine.client import HttpChatModel
     from localllm.engine.endpoint import Endpoint
 
@@ -104,7 +111,7 @@ def _at_url(url: str, name: str | None) -> Iterator[tuple[ChatModel, str]]:
     with contextlib.closing(HttpChatModel(endpoint, name or "")) as unnamed:
         offered = name or unnamed.only_model()
     with contextlib.closing(HttpChatModel(endpoint, offered)) as answering:
-        yield answering, f"Answered by {base}."
+        yield answering, f"Answered by {base}.", None
 
 
 def _check_that_it_chats(model: Model, chat_template: str | None) -> None:

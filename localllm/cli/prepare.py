@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from localllm import demo, paths
-from localllm.cli.simulation import Simulation
-from localllm.engine.locate import find_tools
+from localllm import paths
+from localllm.cli.finding import find_models
+from localllm.cli.learning import Learner, Teacher
+from localllm.cli.simulation import Simulation, StandIns
+from localllm.engine.locate import RPC_SERVER, require_tools
 from localllm.errors import NotFoundError, UsageError
 from localllm.hardware import Hardware
-from localllm.hub import localfile
-from localllm.hub.localfile import Opened
-from localllm.naming import parse_ref
-from localllm.plan import Plan
-from localllm.planner import Use, Wishes, choose
-from localllm.profiles import load_policy
+from localllm.plan import Device, MemoryOracle, Plan
+from localllm.planner import Wishes, choose
+from localllm.profiles import Policy, load_policy
 
 #: What llama.cpp's --cache-type-k takes, but for those that only this project's tests would use.
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
@@ -24,45 +24,71 @@ KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_n
 
 @dataclass(frozen=True)
 class Prepared:
-    """A machine and what was decided for it."""
+    """A machine, what was decided for it and by which policy; its devices as the engine's."""
 
     hardware: Hardware
     plan: Plan
+    policy: Policy
+    devices: tuple[Device, ...] = ()
+
+    @property
+    def learner(self) -> Learner:
+        """What watches the run."""
+        return Learner(self.hardware, self.plan, self.policy, self.devices)
 
 
 def wishes(
     *,
+    quant: str | None = None,
+    prefer: str | None = None,
     n_ctx: int | None = None,
     n_gpu_layers: int | None = None,
     n_threads: int | None = None,
     kv: str | None = None,
     n_parallel: int | None = None,
+    mmproj: Path | None = None,
 ) -> Wishes:
     """Flags -> Wishes.
 
     Raises:
-        UsageError: a KV type that llama.cpp does not know.
+        UsageError: a KV type that llama.cpp does not know, or a preference that we do not.
+        NotFoundError: there is no such projector.
     """
+    if mmproj is not None and not mmproj.is_file():
+        raise NotFoundError(f"there is no file {mmproj}", "check the path of --mmproj")
     if kv is not None and kv not in KV_TYPES:
         raise UsageError(f"{kv!r} is not a KV cache type", f"one of {', '.join(KV_TYPES)}")
+    if prefer not in (None, "quality", "speed"):
+        raise UsageError(f"{prefer!r} is nothing to prefer", "--prefer quality, or speed")
     return Wishes(
+        quant=quant,
+        prefer="speed" if prefer == "speed" else "quality",
         n_ctx=n_ctx,
         n_gpu_layers=n_gpu_layers,
         n_threads=n_threads,
         type_k=kv,
         type_v=kv,
         n_parallel=n_parallel,
+        mmproj=None if mmproj is None else str(mmproj.absolute()),
     )
 
 
-def prepare(ref: str, asked: Wishes, use: Use, simulation: Simulation | None = None) -> Prepared:
-    """The model that the reference names, and the plan for it on this machine.
+def prepare(
+    ref: str,
+    asked: Wishes,
+    goal: str,
+    simulation: Simulation | None = None,
+    *,
+    from_memory: bool = False,
+) -> Prepared:
+    """The best of what the reference names, and the plan for it on this machine.
 
     Args:
         ref: what the person typed.
         asked: explicit values.
-        use: what the plan is for.
+        goal: what the plan is for, one of the policy's goals.
         simulation: the machine to plan for instead of this one.
+        from_memory: a model that was looked at before will do, whether or not it is here.
 
     Raises:
         NotFoundError, AccessError, GgufError, UsageError: the model is not to be had.
@@ -70,19 +96,41 @@ def prepare(ref: str, asked: Wishes, use: Use, simulation: Simulation | None = N
         EngineError: llama.cpp refuses it.
     """
     from localllm.engine.dryrun import dry_run
-    from localllm.probe import probe
 
-    opened = find_model(ref)
-    model = opened.model
+    policy = load_policy(paths.shipped_profiles_dir(), paths.config_dir())
+    aim = policy.goal(goal)
+    found = find_models(ref, from_memory=from_memory)
+    if found.quant is not None and asked.quant is None:
+        asked = replace(asked, quant=found.quant)
     simulation = simulation or Simulation()
     probed = None
     if simulation.preset is None:
-        probed, _ = probe(paths.models_dir(), measure_bandwidth=False)
+        from localllm.probe import probe
+
+        probed, _ = probe(paths.models_dir())
     hardware = simulation.hardware(probed)
-    policy = load_policy(paths.shipped_profiles_dir(), paths.config_dir())
-    with dry_run(find_tools(), {model.path: opened.outlines}) as oracle:
-        plan = choose(hardware, model, policy, asked, use, simulation.oracle(oracle))
-    return Prepared(hardware, simulation.told(plan))
+    outlines = {opened.model.path: opened.outlines for opened in found.models}
+    with contextlib.ExitStack() as stack:
+        oracle: MemoryOracle | None = stack.enter_context(dry_run(outlines))
+        if oracle is not None and simulation.preset is not None:
+            endpoints: tuple[str, ...] = ()
+            if simulation.accelerators:
+                from localllm.engine.loopback import loopback_devices
+
+                n_devices = len(simulation.accelerators)
+                endpoints = stack.enter_context(
+                    loopback_devices(require_tools(RPC_SERVER), n_devices)
+                )
+            oracle = StandIns(oracle, hardware, endpoints)
+        if simulation.preset is None:
+            teacher = Teacher.here(hardware)
+            extra = teacher.extra_bytes(found.candidates)
+            plan = choose(hardware, found.candidates, policy, asked, aim, oracle, extra)
+            plan = teacher.told(plan)
+        else:
+            plan = choose(hardware, found.candidates, policy, asked, aim, oracle)
+        devices = oracle.devices() if oracle is not None and hardware.accelerators else ()
+    return Prepared(hardware, found.told(simulation.told(plan)), policy, devices)
 
 
 def document(prepared: Prepared) -> dict[str, Any]:
@@ -93,40 +141,3 @@ def document(prepared: Prepared) -> dict[str, Any]:
     plan["hardware"] = prepared.hardware.to_json()
     plan["argv"] = server_argv(prepared.plan)
     return plan
-
-
-def find_model(ref: str) -> Opened:
-    """Reads the header of what the reference names.
-
-    Raises:
-        NotFoundError: no such file, a missing shard, or a name that is not on this disk.
-        GgufError, AccessError, UsageError: see `localfile.open_model`.
-    """
-    parsed = parse_ref(ref)
-    if parsed.kind == "demo":
-        return localfile.open_model(demo.model_path(), ref, "demo")
-    if parsed.kind == "file":
-        return localfile.open_model(_expanded(ref), ref, "file")
-    if Path(ref).is_file():
-        raise NotFoundError(f"there is no model called {ref!r}", f"for the file, write ./{ref}")
-    if parsed.kind == "alias":
-        from localllm.catalogue import load_catalogue
-
-        entry = load_catalogue(paths.shipped_profiles_dir(), paths.config_dir()).find(ref)
-        raise NotFoundError(
-            f"{ref!r} is {entry.repo} on the hub, which is not on this disk, and this version of"
-            " localllm cannot download yet",
-            f"download a .gguf file from {entry.source} and name the path,"
-            " or try: localllm chat demo",
-        )
-    raise NotFoundError(
-        f"{ref!r} is not on this disk, and this version of localllm cannot download yet",
-        "download its .gguf file and name the path, or try: localllm chat demo",
-    )
-
-
-def _expanded(ref: str) -> Path:
-    try:
-        return Path(ref).expanduser()
-    except RuntimeError:  # ~nobody-knows/x
-        raise NotFoundError(f"{ref!r} begins with an unknown user's home", "write it out") from None

@@ -25,6 +25,7 @@ def run(
     api_key_file: Path | None,
     insecure: bool,
     wishes: Wishes,
+    goal: str,
     extra_argv: Sequence[str],
 ) -> None:
     """Does not return: the process becomes llama-server (on Windows, waits for it).
@@ -44,7 +45,7 @@ def run(
         _check_key_file(api_key_file)
     tools = require_tools(SERVER)
     _check_port(host, port)
-    prepared = prepare.prepare(ref, wishes, "serve")
+    prepared = prepare.prepare(ref, wishes, goal)
     plan = prepared.plan
     render.print_plan(plan, sys.stderr)
     program = str(tools.path(SERVER))

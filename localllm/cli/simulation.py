@@ -1,15 +1,16 @@
-"""Machines that are not here: what --hw and --ram of `plan` put in the place of this one."""
+"""Machines that are not here: --hw, --ram and --vram of `plan` put one in the place of this."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from localllm import paths
 from localllm.errors import UsageError
-from localllm.hardware import Hardware, Memory
-from localllm.plan import DeviceMemory, Fit, MemoryOracle, Plan, Reason
+from localllm.hardware import Accelerator, Hardware, Memory, Vendor
+from localllm.plan import Device, DeviceMemory, LedgerLine, MemoryOracle, Plan, Reason
 from localllm.units import format_bytes, parse_bytes
 
 if TYPE_CHECKING:
@@ -26,10 +27,12 @@ class Simulation:
     Attributes:
         preset: the whole machine; None leaves this one.
         ram_bytes: so much main memory, all of it free; None leaves what the machine has.
+        vram_bytes: so much memory of each accelerator, all of it free; likewise.
     """
 
     preset: Preset | None = None
     ram_bytes: int | None = None
+    vram_bytes: int | None = None
 
     def hardware(self, probed: Hardware | None) -> Hardware:
         """The machine to plan for.
@@ -50,13 +53,26 @@ class Simulation:
                     memory, bandwidth=known.bandwidth, bandwidth_source=known.bandwidth_source
                 ),
             )
+        if self.vram_bytes is not None:
+            hardware = replace(hardware, accelerators=tuple(self._with_vram(hardware.accelerators)))
         return hardware
 
-    def oracle(self, oracle: MemoryOracle | None) -> MemoryOracle | None:
-        """llama.cpp's word for the machine that is meant: this one's devices left out."""
-        if self.preset is None or oracle is None:
-            return oracle
-        return _WithoutDevices(oracle)
+    def _with_vram(self, accelerators: Sequence[Accelerator]) -> Iterator[Accelerator]:
+        own = [gpu for gpu in accelerators if not gpu.unified]
+        if not own:
+            what = "shares main memory with its accelerator" if accelerators else "has none"
+            raise UsageError(
+                f"--vram is the memory of an accelerator of its own, and this machine {what}",
+                "--ram sets main memory; --hw desktop-rtx3060-12gb plans for a machine with one",
+            )
+        for gpu in accelerators:
+            size = self.vram_bytes
+            yield gpu if gpu.unified else replace(gpu, total_bytes=size, free_bytes=size)
+
+    @property
+    def accelerators(self) -> tuple[Accelerator, ...]:
+        """Those of the machine that is meant, where a preset stands for it."""
+        return self.preset.hardware.accelerators if self.preset else ()
 
     def told(self, plan: Plan) -> Plan:
         """The plan, saying first of all that the machine is not this one."""
@@ -70,6 +86,9 @@ class Simulation:
         if self.ram_bytes is not None:
             because = "simulated: so much main memory, all of it free"
             reasons.append(Reason("ram_bytes", self.ram_bytes, because, "flag"))
+        if self.vram_bytes is not None:
+            because = "simulated: so much memory of each accelerator, all of it free"
+            reasons.append(Reason("vram_bytes", self.vram_bytes, because, "flag"))
         for reason in plan.reasons:
             # Nothing of a written-down machine was measured.
             written = self.preset is not None and reason.source == "measured"
@@ -78,40 +97,80 @@ class Simulation:
 
 
 @dataclass(frozen=True)
-class _WithoutDevices:
-    """The memory oracle of a machine without accelerators, asked on one that may have some."""
+class StandIns:
+    """The memory oracle of a machine that is not here: other devices stand in for its own.
+
+    Weights and context are placed by llama.cpp itself, to the byte. Compute buffers are those of
+    the stand-ins, which split a graph elsewhere than a GPU would: approximate.
+
+    Attributes:
+        inner: llama.cpp on this machine.
+        hardware: the machine that is meant.
+        endpoints: of the stand-ins, one for each of its accelerators.
+    """
 
     inner: MemoryOracle
+    hardware: Hardware
+    endpoints: tuple[str, ...] = ()
+
+    def devices(self, rpc: tuple[str, ...] = ()) -> tuple[Device, ...]:
+        """The accelerators, named as the engine for them would."""
+        if rpc:
+            raise UsageError("devices of other machines cannot be part of a simulated one")
+        found = []
+        for name, gpu in zip(self._names, self.hardware.accelerators, strict=True):
+            memory = self.hardware.memory
+            free = memory.free_bytes if gpu.unified else gpu.free_bytes
+            total = memory.total_bytes if gpu.unified else gpu.total_bytes
+            found.append(Device(name, gpu.name or "", free, total))
+        return tuple(found)
 
     def memory(self, plan: Plan) -> tuple[DeviceMemory, ...]:
-        return self.inner.memory(replace(plan, devices=()))
+        """The stand-ins' rows under the accelerators' names."""
+        stand_in = {name: f"RPC{at}" for at, name in enumerate(self._names)}
+        own = {other: name for name, other in stand_in.items()}
+        devices = tuple(stand_in[name] for name in plan.devices or ())
+        rows = self.inner.memory(replace(plan, devices=devices, rpc=self.endpoints))
+        return tuple(
+            replace(
+                row,
+                device=own[row.device],
+                lines=(LedgerLine("compute", row.compute_bytes, "assumed", _APPROXIMATE),),
+            )
+            if row.device in own
+            else row
+            for row in rows
+        )
 
-    def fit(self, plan: Plan, reserve_bytes: int) -> Fit:
-        return self.inner.fit(replace(plan, devices=()), reserve_bytes)
+    @property
+    def _names(self) -> list[str]:
+        """What llama.cpp's backend for each accelerator's vendor calls it."""
+        return [f"{_BACKENDS[gpu.vendor]}{gpu.index}" for gpu in self.hardware.accelerators]
 
 
-def simulation(hw: str | None, ram: str | None) -> Simulation | None:
+_BACKENDS: dict[Vendor, str] = {"nvidia": "CUDA", "amd": "ROCm", "apple": "MTL", "intel": "SYCL"}
+_APPROXIMATE = "approximate: another device stands in for this one"
+
+
+def simulation(hw: str | None, ram: str | None, vram: str | None = None) -> Simulation | None:
     """Flags -> the machine that is meant; None for this one as it is.
 
     Raises:
         NotFoundError: no preset of that name.
-        UsageError: a bad preset or size, or a machine with accelerators.
+        UsageError: a bad preset or size.
     """
-    if hw is None and ram is None:
+    if hw is None and ram is None and vram is None:
         return None
     preset = None
     if hw is not None:
         from localllm.presets import load_preset
 
         preset = load_preset(hw, paths.shipped_profiles_dir(), paths.config_dir())
-        if preset.hardware.accelerators:
-            names = dict.fromkeys(gpu.name or gpu.vendor for gpu in preset.hardware.accelerators)
-            raise UsageError(
-                f"{preset.name} has an accelerator ({', '.join(names)}), and this version of"
-                " localllm can only plan for machines without one, or for the one it runs on",
-                "one without is server-2x-epyc-512gb; all of them: localllm plan --hw list",
-            )
-    return Simulation(preset, None if ram is None else parse_bytes(ram))
+    return Simulation(
+        preset,
+        None if ram is None else parse_bytes(ram),
+        None if vram is None else parse_bytes(vram),
+    )
 
 
 def print_presets(*, as_json: bool) -> None:

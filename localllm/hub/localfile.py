@@ -12,6 +12,8 @@ from localllm.errors import AccessError, GgufError, LocalllmError, NotFoundError
 from localllm.gguf import Header, MemorySource, parse_header, shard_paths
 from localllm.outline import outline
 from localllm.plan import Model
+from localllm.variants import RepoFile, Variant, group_files
+from localllm.weights import Weights, read_weights
 
 
 class FileSource:
@@ -77,10 +79,15 @@ def read_header(path: Path) -> Header:
 
 @dataclass(frozen=True)
 class Opened:
-    """A model on this disk: what its headers tell, and their outlines, to plan from."""
+    """A model on this disk: what its headers tell, and their outlines, to plan from.
+
+    `unusable` says why one of several cannot be run; then nothing but its name is known.
+    """
 
     model: Model
+    weights: Weights
     outlines: tuple[MemorySource, ...]
+    unusable: str | None = None
 
 
 def open_model(path: Path, ref: str, source: str) -> Opened:
@@ -141,4 +148,49 @@ def open_model(path: Path, ref: str, source: str) -> Opened:
         has_chat_template=header.has_chat_template,
         is_generative=header.is_generative,
     )
-    return Opened(model, tuple(outlines))
+    return Opened(model, read_weights(headers), tuple(outlines))
+
+
+def open_folder(folder: Path, ref: str) -> list[Opened]:
+    """The models in a folder (and below it), one per quantization or file.
+
+    Projectors, drafts and what is no model are left aside, as in a repository (variants.py).
+
+    Raises:
+        NotFoundError: there is none. UsageError: several different ones. Others as `open_model`.
+    """
+    files = [
+        RepoFile(path.relative_to(folder).as_posix(), path.stat().st_size)
+        for path in sorted(folder.rglob("*.gguf"))
+        if path.is_file()
+    ]
+    usable = [variant for variant in group_files(files) if not variant.unusable]
+    if not usable:
+        raise NotFoundError(f"there is no GGUF model in {folder}", "name the .gguf file itself")
+    bases = {variant.name.base: variant.files[0].path for variant in usable}
+    if len(bases) > 1:
+        examples = ", ".join(sorted(bases.values())[:4])
+        raise UsageError(
+            f"{folder} holds {len(bases)} different models: {examples}",
+            "name the .gguf file of one, or a folder for each",
+        )
+    opened = [_open_variant(folder, variant, ref) for variant in usable]
+    if all(each.unusable for each in opened):
+        open_model(folder / usable[0].files[0].path, ref, "file")  # which says it in full
+    return opened
+
+
+def _open_variant(folder: Path, variant: Variant, ref: str) -> Opened:
+    """One of a folder's; a damaged one is no reason to leave the others."""
+    path = folder / variant.files[0].path
+    try:
+        return open_model(path, ref, "file")
+    except LocalllmError as exc:
+        model = Model(
+            ref=ref,
+            path=str(path.absolute()),
+            name=path.stem,
+            quant=variant.quant,
+            size_bytes=variant.size_bytes,
+        )
+        return Opened(model, Weights(()), (), unusable=exc.message)

@@ -42,10 +42,22 @@ def test_a_missing_file(tmp_path: Path) -> None:
     assert_told(chat(tmp_path / "none.gguf"), MISSING, "none.gguf")
 
 
-def test_a_directory(tmp_path: Path) -> None:
+def test_a_folder_without_a_model(tmp_path: Path) -> None:
     folder = tmp_path / "models.gguf"
     folder.mkdir()
-    assert_told(chat(folder), USAGE, "is a folder")
+    assert_told(chat(folder), MISSING, "there is no GGUF model in", "models.gguf")
+
+
+def test_a_folder_with_different_models(tmp_path: Path, tiny_path: Path) -> None:
+    for name in ("alpha-Q8_0.gguf", "beta-Q8_0.gguf"):
+        (tmp_path / name).write_bytes(tiny_path.read_bytes())
+    assert_told(chat(tmp_path), USAGE, "2 different models", "alpha-Q8_0.gguf", "beta-Q8_0.gguf")
+
+
+def test_a_folder_of_damaged_models_says_what_is_wrong_with_one(tmp_path: Path) -> None:
+    (tmp_path / "m-Q8_0.gguf").write_bytes(b"GGUF")
+    (tmp_path / "m-Q4_0.gguf").write_bytes(b"GGUF")
+    assert_told(chat(tmp_path), DAMAGED, ".gguf", "past the end", hint=False)
 
 
 @pytest.mark.parametrize(
@@ -247,9 +259,9 @@ def test_no_engine_at_all(tmp_path: Path) -> None:
 
 def test_a_policy_with_a_mistake_names_the_line(home: Path) -> None:
     (home / "config").mkdir()
-    (home / "config" / "policy.yaml").write_text("n_ctx_wished: 4096\nn_ctx_wishd: 1\n")
+    (home / "config" / "policy.yaml").write_text("n_batch: 1024\nn_bacth: 1\n")
     done = chat("demo")
-    assert_told(done, USAGE, "line 2", "n_ctx_wishd")
+    assert_told(done, USAGE, "line 2", "n_bacth")
 
 
 def test_a_home_that_cannot_be_written(tmp_path: Path) -> None:
@@ -261,7 +273,7 @@ def test_a_home_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_a_bug_is_called_one_and_shown_in_full_only_when_asked(tmp_path: Path) -> None:
-    broken = "import localllm.cli.prepare as p\np.prepare = lambda *a: 1 / 0\n"
+    broken = "import localllm.cli.prepare as p\np.prepare = lambda *a, **k: 1 / 0\n"
     broken += "import sys\nfrom localllm.cli.app import run\nsys.exit(run(sys.argv[1:]))\n"
 
     def run(*argv: str) -> subprocess.CompletedProcess[str]:

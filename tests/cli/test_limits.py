@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,10 +29,15 @@ def groups() -> Iterator[list[Path]]:
         yield made
 
 
-def test_the_plan_keeps_to_the_limits_of_its_group(groups: list[Path], hungry_path: Path) -> None:
-    done = run_inside(groups, "-m", "localllm", "plan", str(hungry_path), "--json")
+def planned_inside(groups: list[Path], path: Path, *argv: str) -> dict[str, Any]:
+    done = run_inside(groups, "-m", "localllm", "plan", str(path), *argv, "--json")
     assert done.returncode == 0, done.stderr
-    plan = json.loads(done.stdout)
+    plan: dict[str, Any] = json.loads(done.stdout)
+    return plan
+
+
+def test_the_plan_keeps_to_the_limits_of_its_group(groups: list[Path], hungry_path: Path) -> None:
+    plan = planned_inside(groups, hungry_path, "--kv", "f16")
     assert plan["hardware"]["memory"]["limit_bytes"] == LIMIT
     assert plan["chosen"]["n_threads"] == 1
     (host,) = plan["memory"]
@@ -39,6 +45,8 @@ def test_the_plan_keeps_to_the_limits_of_its_group(groups: list[Path], hungry_pa
     assert 2048 <= plan["chosen"]["n_ctx"] < 8192
     reason = next(r for r in plan["reasons"] if r["field"] == "n_ctx")
     assert "largest that fits" in reason["because"]
+    free_choice = planned_inside(groups, hungry_path)["chosen"]
+    assert (free_choice["n_ctx"], free_choice["type_k"]) == (8192, "q8_0")
 
 
 def test_what_is_planned_runs_inside_the_group(groups: list[Path], hungry_path: Path) -> None:
