@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from localllm.errors import UsageError
 from localllm.hardware import Cpu, Hardware
-from localllm.plan import Reason, Source
-from localllm.profiles import Policy
+from localllm.plan import Model, Plan, Reason, Source
+from localllm.planner.wishes import Wishes
+from localllm.profiles import Goal, Policy
 from localllm.units import format_bytes
 
 
@@ -88,3 +90,33 @@ def has_states(fixed_bytes: int, n_parallel: int) -> bool:
     Those are some MB; below 256 KiB it is the rounding of cells to 256 tokens.
     """
     return fixed_bytes // n_parallel >= 256 * 1024
+
+
+def template(model: Model, hardware: Hardware, policy: Policy, wishes: Wishes, goal: Goal) -> Plan:
+    """The plan without what memory decides."""
+    plan = Plan(
+        model=model,
+        n_ctx=0,
+        n_parallel=goal.n_parallel if wishes.n_parallel is None else wishes.n_parallel,
+        n_batch=policy.n_batch if wishes.n_batch is None else wishes.n_batch,
+        n_ubatch=policy.n_ubatch if wishes.n_ubatch is None else wishes.n_ubatch,
+        flash_attn=wishes.flash_attn or "auto",
+        rpc=wishes.rpc,
+        mmproj=wishes.mmproj,
+        env=environment(hardware, policy),
+    )
+    if plan.n_ubatch > plan.n_batch:
+        raise UsageError(
+            f"a micro-batch of {plan.n_ubatch} is larger than the batch of {plan.n_batch}"
+        )
+    return plan
+
+
+def contexts(model: Model, goal: Goal, wishes: Wishes, n_parallel: int) -> tuple[int, int]:
+    """The wished and the least context, of all slots together."""
+    if wishes.n_ctx is not None:
+        if wishes.n_ctx < n_parallel:
+            raise UsageError(f"a context of {wishes.n_ctx} tokens is too small to run anything")
+        return wishes.n_ctx, wishes.n_ctx
+    each = min(goal.n_ctx_wished, model.n_ctx_train or goal.n_ctx_wished)
+    return each * n_parallel, min(goal.n_ctx_least, each) * n_parallel
