@@ -1,4 +1,4 @@
-"""Writes a found plan down, with a reason for each of its values and a verdict on each candidate."""
+"""Writes a found plan down: a reason for each value, a verdict on each candidate."""
 
 from __future__ import annotations
 
