@@ -72,7 +72,11 @@ class Forecast:
             known = alike[-1] if alike else None
         compute = self.compute[str(question[-1])]
         if known is None or place not in known[1]:
-            return compute.at(n_ctx)
+            # Rather too hopeful than too careful: a hope is asked about, a fear never is. With all
+            # layers on devices the host's buffers are a few MB.
+            devices, kind, keeps_experts, _ = question
+            idle = place == HOST and devices and kind == "whole" and not keeps_experts
+            return 0.0 if idle else compute.at(n_ctx)
         n_asked, seen = known
         return seen[place] + compute.at(n_ctx) - compute.at(n_asked)
 
