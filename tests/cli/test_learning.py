@@ -37,15 +37,13 @@ def test_a_plan_assumes_before_the_first_run_and_knows_after_it(home: Path) -> N
 
 
 def test_a_reply_that_is_long_enough_replaces_the_estimated_speed(home: Path) -> None:
-    argv = ["chat", "demo", "-p", "What is GGUF? What is a context?", "-n", "200", "--seed", "1"]
-    n_decoded = 0
-    for _ in range(10):  # a tiny model may be brief
-        assert run_localllm(*argv).returncode == 0
-        speed = plan()["speed"]
-        n_decoded += 1
-        if speed["source"] == "measured":
-            break
-    assert speed["source"] == "measured", f"after {n_decoded} replies"
+    # An answer of some 60 tokens, greedily the same on every machine but for rounding; another
+    # question if that makes it a brief one.
+    for question in ("What can you do?", "Which commands are there?", "How do I install it?"):
+        done = run_localllm("chat", "demo", "-p", question, "--temperature", "0")
+        assert done.returncode == 0, done.stderr
+    speed = plan()["speed"]
+    assert speed["source"] == "measured"
     assert speed["decode_tokens_per_second"] > 0
     assert speed["error"] is None
     assert "over" in {r["field"]: r["because"] for r in plan()["reasons"]}["speed"]
