@@ -285,6 +285,7 @@ class _Candidate:
 
     def _options(self) -> Iterator[Option]:
         """Every way that the forecast thinks possible, each with the largest context."""
+        slower = set(self._machine.slower)
         for type_k, type_v in self._types():
             if self._may_stay_on_host():
                 alone, n_ctx = self._largest((), self._wanted_step(), type_k, 0)
@@ -300,7 +301,7 @@ class _Candidate:
                     option = self._option(placement, type_k, type_v, n_ctx)
                     if not self._is_slower_than_none(option):
                         yield option
-                    if n_ctx == self._search.n_ctx_wished:
+                    if n_ctx == self._search.n_ctx_wished and not set(places) & slower:
                         break  # further steps only get slower
 
     def _types(self) -> list[tuple[str, str]]:
