@@ -30,6 +30,15 @@ class Better:
     option: Option
 
 
+@dataclass(frozen=True)
+class Way:
+    """What is settled before how far the model leaves the devices, and its context, are."""
+
+    candidate: Candidate
+    types: tuple[str, str]
+    places: tuple[Place, ...]
+
+
 class Space:
     """All plans of some candidates on one machine for one goal."""
 
@@ -46,7 +55,7 @@ class Space:
             for types in (("f16", "f16"), ("q8_0", "q8_0")):
                 for places in self._sets():
                     walk = steps(candidate.weights) if places else (Step(0),)
-                    found = self._among(candidate, types, places, walk, price)
+                    found = self._among(Way(candidate, types, places), walk, price)
                     if found is not None:
                         return Better(candidate.label, found)
         return None
@@ -62,9 +71,7 @@ class Space:
 
     def _among(
         self,
-        candidate: Candidate,
-        types: tuple[str, str],
-        places: tuple[Place, ...],
+        way: Way,
         walk: Sequence[Step],
         price: float,
     ) -> Option | None:
@@ -74,10 +81,7 @@ class Space:
         enough. Where devices cannot hold the last step with that, they can hold none before it,
         which put more on them; where the host cannot hold the first, it can hold none after it.
         """
-        needed = [
-            self._least_context(candidate, types, places, step, self._extremes(step, places), price)
-            for step in walk
-        ]
+        needed = [self._least_context(way, step, self._extremes(way, step), price) for step in walk]
         runs = [(0, len(walk) - 1)]
         while runs:
             first, last = runs.pop()
@@ -89,13 +93,13 @@ class Space:
                 continue
             n_ctx = min(n for n in needed[first : last + 1] if n is not None)
             if first == last:
-                option = self._fitting(candidate, types, places, walk[last], n_ctx, price)
+                option = self._fitting(way, walk[last], n_ctx, price)
                 if option is not None:
                     return option
                 self.n_ruled_out += 1
                 continue
-            if self._lacks_device(candidate, types, places, walk[last], n_ctx) or (
-                self._lacks_host(candidate, types, places, walk[first], n_ctx)
+            if self._lacks_device(way, walk[last], n_ctx) or (
+                self._lacks_host(way, walk[first], n_ctx)
             ):
                 self.n_ruled_out += last - first + 1
                 continue
@@ -105,9 +109,7 @@ class Space:
 
     def _least_context(
         self,
-        candidate: Candidate,
-        types: tuple[str, str],
-        places: tuple[Place, ...],
+        way: Way,
         step: Step,
         splits: Sequence[tuple[int, ...]],
         price: float,
@@ -117,7 +119,7 @@ class Space:
 
         def is_cheap(n_ctx: int) -> bool:
             best = min(
-                (self._option(candidate, types, places, step, shares, n_ctx).price
+                (self._option(way, step, shares, n_ctx).price
                  for shares in splits),
                 default=math.inf,
             )  # fmt: skip
@@ -133,19 +135,17 @@ class Space:
             low, high = (low, middle) if is_cheap(middle) else (max(middle, low + 1), high)
         return high
 
-    def _extremes(self, step: Step, places: Sequence[Place]) -> list[tuple[int, ...]]:
+    def _extremes(self, way: Way, step: Step) -> list[tuple[int, ...]]:
         """Splits that bound the price: all that there is on each device in turn."""
-        if not places:
+        if not way.places:
             return [()]
         n = step.n_gpu_layers
-        return [tuple(n if at == all_on else 0 for at in range(len(places)))
-                for all_on in range(len(places))]  # fmt: skip
+        return [tuple(n if at == all_on else 0 for at in range(len(way.places)))
+                for all_on in range(len(way.places))]  # fmt: skip
 
     def _fitting(
         self,
-        candidate: Candidate,
-        types: tuple[str, str],
-        places: tuple[Place, ...],
+        way: Way,
         step: Step,
         n_ctx: int,
         price: float,
@@ -157,93 +157,83 @@ class Space:
         """
         due = [n_ctx]
         for due_ctx in due:
-            for shares in self._splits(candidate, types, places, step, due_ctx):
-                least = self._least_context(candidate, types, places, step, [shares], price)
+            for shares in self._splits(way, step, due_ctx):
+                least = self._least_context(way, step, [shares], price)
                 if least is None:
                     continue
-                if not self._lacking(candidate, types, places, step, shares, least):
-                    return self._option(candidate, types, places, step, shares, least)
+                if not self._lacking(way, step, shares, least):
+                    return self._option(way, step, shares, least)
                 if least not in due:
                     due.append(least)
         return None
 
     def _lacks_device(
         self,
-        candidate: Candidate,
-        types: tuple[str, str],
-        places: tuple[Place, ...],
+        way: Way,
         step: Step,
         n_ctx: int,
     ) -> bool:
         """Whether some device cannot hold its part of the step, however it is split."""
         return all(
-            self._lacking(candidate, types, places, step, shares, n_ctx) - {HOST}
-            for shares in self._splits(candidate, types, places, step, n_ctx)
+            self._lacking(way, step, shares, n_ctx) - {HOST}
+            for shares in self._splits(way, step, n_ctx)
         )
 
     def _lacks_host(
         self,
-        candidate: Candidate,
-        types: tuple[str, str],
-        places: tuple[Place, ...],
+        way: Way,
         step: Step,
         n_ctx: int,
     ) -> bool:
         """Whether main memory cannot hold what the step leaves on the host."""
-        shares = self._splits(candidate, types, places, step, n_ctx)[0]
-        return HOST in self._lacking(candidate, types, places, step, shares, n_ctx)
+        shares = self._splits(way, step, n_ctx)[0]
+        return HOST in self._lacking(way, step, shares, n_ctx)
 
     def _splits(
         self,
-        candidate: Candidate,
-        types: tuple[str, str],
-        places: tuple[Place, ...],
+        way: Way,
         step: Step,
         n_ctx: int,
     ) -> list[tuple[int, ...]]:
         """Splits worth trying: for two devices those around the largest share of the faster that
         llama.cpp says fits; for more, all alike in every preset, even ones."""
         n = step.n_gpu_layers
-        if len(places) <= 1:
-            return [(n,)] if places else [()]
-        if len(places) > 2:
-            even, more = divmod(n, len(places))
-            return [tuple(even + (at >= len(places) - more) for at in range(len(places)))]
+        if len(way.places) <= 1:
+            return [(n,)] if way.places else [()]
+        if len(way.places) > 2:
+            even, more = divmod(n, len(way.places))
+            return [tuple(even + (at >= len(way.places) - more) for at in range(len(way.places)))]
         low, high = 0, n
         while low < high:
             middle = (low + high + 1) // 2
-            lacking = self._lacking(candidate, types, places, step, (n - middle, middle), n_ctx)
-            fits = places[-1].name not in lacking
+            lacking = self._lacking(way, step, (n - middle, middle), n_ctx)
+            fits = way.places[-1].name not in lacking
             low, high = (middle, high) if fits else (low, middle - 1)
         return [(n - share, share) for share in range(low, max(-1, low - 3), -1)]
 
     def _option(
         self,
-        candidate: Candidate,
-        types: tuple[str, str],
-        places: tuple[Place, ...],
+        way: Way,
         step: Step,
         shares: tuple[int, ...],
         n_ctx: int,
     ) -> Option:
-        placement = Placement(tuple(place.name for place in places), step, shares)
-        return self._pricing.option(candidate, placement, *types, n_ctx)
+        placement = Placement(tuple(place.name for place in way.places), step, shares)
+        return self._pricing.option(way.candidate, placement, *way.types, n_ctx)
 
     def _lacking(
         self,
-        candidate: Candidate,
-        types: tuple[str, str],
-        places: tuple[Place, ...],
+        way: Way,
         step: Step,
         shares: tuple[int, ...],
         n_ctx: int,
     ) -> set[str]:
         """The places where memory is missing; the host stands for all that shares its memory."""
-        plan = self._option(candidate, types, places, step, shares, n_ctx).plan
+        plan = self._option(way, step, shares, n_ctx).plan
         try:
             rows = self._machine.ledger(self._oracle.memory(plan))
         except LocalllmError:
-            return {HOST, *(place.name for place in places)}
+            return {HOST, *(place.name for place in way.places)}
         return {
             HOST if self._machine.place(each.row.device).pool == self._machine.host.pool
             else each.row.device
