@@ -116,7 +116,7 @@ def _recall(key: str) -> FoundModels | None:
 
 
 def _remember(key: str, found: tuple[Opened, ...]) -> None:
-    files = [
+    files = tuple(
         known.KnownFile(
             path=opened.model.path,
             size_bytes=opened.model.size_bytes,
@@ -126,7 +126,10 @@ def _remember(key: str, found: tuple[Opened, ...]) -> None:
         )
         for opened in found
         if not opened.unusable
-    ]
+    )
+    seen = known.recall(key)
+    if seen is not None and seen.files == files:
+        return  # which is most of the time, and reading is quicker than writing
     with contextlib.suppress(DiskError):  # a full disk is no reason not to plan
         known.remember(key, None, files)
 

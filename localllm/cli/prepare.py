@@ -122,13 +122,13 @@ def prepare(
                     loopback_devices(require_tools(RPC_SERVER), n_devices)
                 )
             oracle = StandIns(oracle, hardware, endpoints)
-        if simulation.preset is None:
-            teacher = Teacher.here(hardware)
-            extra = teacher.extra_bytes(found.candidates)
-            plan = choose(hardware, found.candidates, policy, asked, aim, oracle, extra)
+        # What was measured here says nothing of a machine that is written down.
+        teacher = Teacher.here(hardware) if simulation.preset is None else None
+        candidates = found.candidates
+        extra = teacher.extra_bytes(candidates) if teacher is not None else None
+        plan = choose(hardware, candidates, policy, asked, aim, oracle, extra)
+        if teacher is not None:
             plan = teacher.told(plan)
-        else:
-            plan = choose(hardware, found.candidates, policy, asked, aim, oracle)
         devices = oracle.devices() if oracle is not None and hardware.accelerators else ()
     return Prepared(hardware, found.told(simulation.told(plan)), policy, devices)
 

@@ -16,7 +16,6 @@ from localllm.plan import Candidate, DeviceMemory, MemoryOracle, Plan
 from localllm.planner.forecast import Curve, Forecast, contexts_to_ask, host_context
 from localllm.planner.option import Option, Pricing
 from localllm.planner.placement import (
-    Layers,
     Placement,
     Step,
     device_sets,
@@ -162,7 +161,7 @@ class _Candidate:
         self._search = search
         self._machine = search.machine
         self._candidate = candidate
-        self._layers = Layers(candidate.weights)
+        self._layers = search.pricing.layers(candidate)
         self._forecast = search.forecast(candidate)
         self._steps = steps(candidate.weights)
         self._bad: dict[tuple[object, ...], int] = {}

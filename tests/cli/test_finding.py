@@ -142,3 +142,18 @@ def test_a_projector_is_part_of_the_plan(tmp_path: Path) -> None:
     assert document["memory"][0]["model_bytes"] > alone["memory"][0]["model_bytes"]
     done = run_localllm("plan", str(text), "--mmproj", str(tmp_path / "none.gguf"))
     assert done.returncode == MISSING
+
+
+def test_what_is_remembered_is_written_again_only_when_the_model_changed(
+    folder: Path, home: Path
+) -> None:
+    def written() -> list[int]:
+        return [path.stat().st_ino for path in (home / "cache" / "outlines").iterdir()]
+
+    planned(str(folder))
+    before = written()
+    planned(str(folder))
+    assert written() == before
+    (folder / "Some-Model-1B-F16.gguf").unlink()
+    planned(str(folder))
+    assert written() != before
