@@ -25,11 +25,13 @@ class RepoFile:
         path: with forward slashes, from the repository's root.
         size_bytes: of the file.
         sha256: of its content, where the listing has it.
+        git_sha1: what git calls it, where the listing has nothing better.
     """
 
     path: str
     size_bytes: int
     sha256: str | None = None
+    git_sha1: str | None = None
 
 
 @dataclass(frozen=True)

@@ -662,15 +662,15 @@ def test_reads_the_header_once_and_at_most_one_piece_beyond(n_vocab: int) -> Non
     header = parse(raw, file_bytes=len(raw) + 20 * GIB)
     assert dict(parse_header(source).metadata) == dict(header.metadata)
     assert all(offset < header.data_offset for offset, _ in source.reads)
-    assert sum(n_bytes for _, n_bytes in source.reads) <= len(raw) + 512 * KIB
-    assert len(source.reads) <= 2 + len(raw) // (512 * KIB)
+    assert sum(n_bytes for _, n_bytes in source.reads) <= len(raw) + 32 * KIB
+    assert len(source.reads) <= 2 + len(raw) // (32 * KIB)
 
 
 def test_a_small_header_costs_one_read() -> None:
     raw = header_bytes(SMALL.metadata(), [TENSOR])
     source = CountingSource(raw, len(raw) + 20 * GIB)
     parse_header(source)
-    assert source.reads == [(0, 64 * KIB)]
+    assert source.reads == [(0, 32 * KIB)]
 
 
 def test_numbers_are_jumped_over_unread() -> None:
