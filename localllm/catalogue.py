@@ -7,21 +7,24 @@ know whether a repository is still there; the hub does. Reading YAML is done in 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Literal, TypeVar, cast, get_args
 
 from localllm.errors import NotFoundError, UsageError
 from localllm.profiles import Field, read_document, read_layers
+from localllm.quants import find_quant
 
 Task = Literal["chat", "code", "embed", "rerank", "vision", "reasoning"]
+_Word = TypeVar("_Word", bound=str)
 
 #: What naming.parse_ref takes for an alias, with the tag written out.
 _ALIAS = re.compile(r"[a-z][a-z0-9.-]*:[a-z0-9][a-z0-9.-]*", re.ASCII)
 #: The hub's own rule: letters, digits, "-", "_" and ".", 96 characters, no ".git" at the end.
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _COUNT = re.compile(r"(\d{1,6})(?:\.(\d{1,3}))?([KMBT])", re.ASCII)
+_MONTH = re.compile(r"20\d\d-(0[1-9]|1[0-2])", re.ASCII)
 _EXPONENT = {"K": 3, "M": 6, "B": 9, "T": 12}
 
 
@@ -35,9 +38,12 @@ class CatalogueEntry:
         description: one line.
         n_params: weights; n_params_active: those that a token passes through, fewer where experts
             or per-layer embeddings lie idle.
+        released: the month in which its weights were published, "2025-04".
         licence: as its makers name it.
         tasks: what it is made for.
         n_ctx_train: the context it was trained for, tokens.
+        quants: those of the usual quantizations that the repository holds, where it does not hold
+            all of them; else empty.
         gated: the repository asks for an account and consent before a download.
         source: the page that tells this.
     """
@@ -47,9 +53,11 @@ class CatalogueEntry:
     description: str
     n_params: int
     n_params_active: int
+    released: str
     licence: str
     tasks: tuple[Task, ...]
     n_ctx_train: int
+    quants: tuple[str, ...]
     gated: bool
     source: str
 
@@ -144,8 +152,18 @@ def _entry(alias: str, field: Field) -> tuple[CatalogueEntry, bool]:
             "write it like qwen3:8b, in lower case",
         )
     found = field.fields(
-        ("repo", "description", "parameters", "licence", "tasks", "n_ctx_train", "gated", "source"),
-        ("active", "default"),
+        (
+            "repo",
+            "description",
+            "parameters",
+            "released",
+            "licence",
+            "tasks",
+            "n_ctx_train",
+            "gated",
+            "source",
+        ),
+        ("active", "quants", "default"),
     )
     repo = found["repo"].text()
     if not _REPO.fullmatch(repo) or repo.endswith(".git") or ".." in repo or "--" in repo:
@@ -157,24 +175,46 @@ def _entry(alias: str, field: Field) -> tuple[CatalogueEntry, bool]:
     n_active = _count(found["active"]) if "active" in found else n_params
     if n_active > n_params:
         raise found["active"].wrong("must not be more than its parameters")
-    tasks = tuple(cast(Task, item.one_of(get_args(Task))) for item in found["tasks"].each())
-    if not tasks:
-        raise found["tasks"].wrong("must name one at least")
-    if len(set(tasks)) < len(tasks):
-        raise found["tasks"].wrong("names one of them twice")
+    released = found["released"].text()
+    if not _MONTH.fullmatch(released):
+        raise found["released"].wrong(f"must be a month like 2025-04, not {released!r}")
     entry = CatalogueEntry(
         alias=alias,
         repo=repo,
         description=found["description"].text(),
         n_params=n_params,
         n_params_active=n_active,
+        released=released,
         licence=found["licence"].text(),
-        tasks=tasks,
+        tasks=_each_once(found["tasks"], _task),
         n_ctx_train=found["n_ctx_train"].whole(1),
+        quants=_each_once(found["quants"], _quant) if "quants" in found else (),
         gated=found["gated"].flag(),
         source=source,
     )
     return entry, "default" in found and found["default"].flag()
+
+
+def _each_once(field: Field, read: Callable[[Field], _Word]) -> tuple[_Word, ...]:
+    """The words of a list that is not empty and has none of them twice."""
+    words = tuple(read(item) for item in field.each())
+    if not words:
+        raise field.wrong("must name one at least")
+    if len(set(words)) < len(words):
+        raise field.wrong("names one of them twice")
+    return words
+
+
+def _task(field: Field) -> Task:
+    return cast(Task, field.one_of(get_args(Task)))
+
+
+def _quant(field: Field) -> str:
+    """A quantization whose bits per weight are known."""
+    quant = find_quant(field.text())
+    if quant is None or quant.bits_per_weight is None:
+        raise field.wrong(f"must be a quantization like Q4_K_M, not {field.text()!r}")
+    return quant.name
 
 
 def _count(field: Field) -> int:

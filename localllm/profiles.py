@@ -82,10 +82,19 @@ class Policy:
     host_layer_seconds: float
     device_layer_seconds: float
     speed_error: float
+    host_bytes_per_second: float
+    device_bytes_per_second: float
+    price_model_halving: float
+    model_doublings_per_year: float
     n_ctx_checkpoints: int
     checkpoints_share: float
     cache_reuse: int
     canary_seconds: float
+    disk_reserve_bytes: int
+    download_connections: int
+    download_idle_seconds: float
+    download_attempts: int
+    download_wait_seconds: float
     gomp_spincount: int
     weight_bytes_per_thread: int
 

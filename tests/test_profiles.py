@@ -80,6 +80,10 @@ def test_the_shipped_numbers_go_together(shipped: Policy) -> None:
     for share in ("host_bandwidth_share", "host_sheet_share", "device_bandwidth_share"):
         assert 0 < getattr(shipped, share) < 1
     assert shipped.host_sheet_share < shipped.host_bandwidth_share
+    assert 0 < shipped.host_bytes_per_second < shipped.device_bytes_per_second
+    # A model of half the weights, or slowness worth as much, outweighs any plan's own speed price.
+    assert shipped.price_model_halving > shipped.price_unusable_halving
+    assert shipped.model_doublings_per_year < 12 / 3.5, "the published figure is a bound"
 
 
 def test_an_unknown_goal_gets_the_nearest_name(shipped: Policy) -> None:

@@ -22,6 +22,7 @@ tiny:1b:
   n_ctx_train: 4096
   gated: false
   source: https://huggingface.co/org/Tiny-1B-GGUF
+  released: 2025-04
 """
 
 
@@ -127,6 +128,40 @@ def test_an_entry_keeps_all_that_is_written() -> None:
     assert (entry.n_params, entry.n_params_active) == (1_100_000_000, 300_000_000)
     assert (entry.licence, entry.tasks, entry.gated) == ("MIT", ("chat", "code"), True)
     assert (entry.n_ctx_train, entry.description) == (4096, "a tiny one")
+    assert (entry.released, entry.quants) == ("2025-04", ())
+
+
+def test_a_repository_that_holds_few_quantizations_says_which() -> None:
+    entry = parse_models(ENTRY + "  quants: [Q8_0, q4_k_m]\n", "m.yaml").find("tiny")
+    assert entry.quants == ("Q8_0", "Q4_K_M")
+
+
+def test_every_shipped_model_was_released_when_its_kind_was(shipped: Catalogue) -> None:
+    """Llama's first weights, which llama.cpp was written for, are of February 2023."""
+    for entry in shipped.entries.values():
+        assert "2023-03" <= entry.released <= "2026-11", entry.alias
+
+
+@pytest.mark.parametrize(
+    ("older", "newer"),
+    [
+        ("qwen2.5:7b", "qwen3:8b"),
+        ("qwen3:4b", "qwen3.5:4b"),
+        ("qwen3.5:27b", "qwen3.6:27b"),
+        ("qwen3.6:27b", "qwen3.8:27b"),
+        ("llama3.1:70b", "llama3.3:70b"),
+        ("gemma3:27b", "gemma4:31b"),
+        ("mistral:7b", "ministral3:8b"),
+        ("granite3.3:8b", "granite4:micro"),
+    ],
+)
+def test_a_later_version_was_released_later(older: str, newer: str, shipped: Catalogue) -> None:
+    assert shipped.find(older).released < shipped.find(newer).released
+
+
+def test_what_was_trained_in_a_quantization_comes_in_it_alone(shipped: Catalogue) -> None:
+    for alias in ("gpt-oss:20b", "gpt-oss:120b"):
+        assert shipped.find(alias).quants == ("MXFP4",)
 
 
 def test_a_number_of_weights_may_be_written_out() -> None:
@@ -143,7 +178,7 @@ def test_an_empty_catalogue_is_one() -> None:
     [
         pytest.param("tiny:1b: [\n", "line 2: not YAML: ", id="not YAML"),
         pytest.param("- tiny\n", "line 1: expected keys with values", id="a list"),
-        pytest.param(ENTRY + ENTRY, "line 10: tiny:1b occurs twice", id="an alias twice"),
+        pytest.param(ENTRY + ENTRY, "line 11: tiny:1b occurs twice", id="an alias twice"),
         pytest.param(
             ENTRY.replace("tiny:1b:", "Tiny:1b:"), "line 1: 'Tiny:1b' is not an alias", id="capital"
         ),
@@ -160,7 +195,7 @@ def test_an_empty_catalogue_is_one() -> None:
         ),
         pytest.param("tiny:1b:\n", "line 1: tiny:1b.repo is missing", id="nothing"),
         pytest.param(
-            ENTRY + "  quant: Q4_0\n", "line 10: there is no setting 'tiny:1b.quant'", id="unknown"
+            ENTRY + "  quant: Q4_0\n", "line 11: there is no setting 'tiny:1b.quant'", id="unknown"
         ),
         pytest.param(
             ENTRY.replace("  licence: MIT\n", ""),
@@ -209,8 +244,43 @@ def test_an_empty_catalogue_is_one() -> None:
         ),
         pytest.param(
             ENTRY + "  active: 2B\n",
-            "line 10: tiny:1b.active must not be more than its parameters",
+            "line 11: tiny:1b.active must not be more than its parameters",
             id="more active than all",
+        ),
+        pytest.param(
+            ENTRY.replace("2025-04", "2025-13"),
+            "line 10: tiny:1b.released must be a month like 2025-04, not '2025-13'",
+            id="a thirteenth month",
+        ),
+        pytest.param(
+            ENTRY.replace("2025-04", "2025"),
+            "line 10: tiny:1b.released must be text, not 2025",
+            id="a year alone",
+        ),
+        pytest.param(
+            ENTRY.replace("2025-04", '"2025-4"'),
+            "line 10: tiny:1b.released must be a month like 2025-04, not '2025-4'",
+            id="a month without its zero",
+        ),
+        pytest.param(
+            ENTRY + "  quants: [Q4_K_M, Q7_K]\n",
+            "line 11: tiny:1b.quants[1] must be a quantization like Q4_K_M, not 'Q7_K'",
+            id="an unknown quantization",
+        ),
+        pytest.param(
+            ENTRY + "  quants: [UD-Q4_K_XL]\n",
+            "line 11: tiny:1b.quants[0] must be a quantization like Q4_K_M, not 'UD-Q4_K_XL'",
+            id="a quantization of no known size",
+        ),
+        pytest.param(
+            ENTRY + "  quants: [Q4_K_M, q4_k_m]\n",
+            "line 11: tiny:1b.quants names one of them twice",
+            id="a quantization twice",
+        ),
+        pytest.param(
+            ENTRY + "  quants: []\n",
+            "line 11: tiny:1b.quants must name one at least",
+            id="no quantization",
         ),
         pytest.param(
             ENTRY.replace("[chat, code]", "[chat, cook]"),
@@ -250,12 +320,12 @@ def test_an_empty_catalogue_is_one() -> None:
         ),
         pytest.param(
             ENTRY + ENTRY.replace("tiny:1b", "tiny:2b"),
-            "line 10: tiny:2b is one of 2 of tiny, and none is the default",
+            "line 11: tiny:2b is one of 2 of tiny, and none is the default",
             id="no default",
         ),
         pytest.param(
             ENTRY + "  default: true\n" + ENTRY.replace("tiny:1b", "tiny:2b") + "  default: true\n",
-            "line 11: tiny:2b is a second default, after tiny:1b",
+            "line 12: tiny:2b is a second default, after tiny:1b",
             id="two defaults",
         ),
     ],
