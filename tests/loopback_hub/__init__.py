@@ -1,0 +1,72 @@
+"""A hub on loopback for tests: real sockets, the real protocols, and any misbehaviour on command.
+
+Standard library only. `hub.py` is what a test holds, `faults.py` what can go wrong; the protocols
+are in `huggingface.py` and `modelscope.py`. `python -m tests.loopback_hub` runs one by itself.
+"""
+
+from tests.loopback_hub.contents import Generated, HeaderOnly
+from tests.loopback_hub.faults import (
+    APIS,
+    BODIES,
+    BitFlip,
+    Changed,
+    CutJson,
+    Drip,
+    ExpireAfter,
+    ExpiredRedirect,
+    Fault,
+    Gone,
+    HugeJson,
+    IgnoreRange,
+    NotJson,
+    RedirectLoop,
+    RedirectTo,
+    RefuseRange,
+    Reset,
+    ServerError,
+    Short,
+    Somewhere,
+    Stall,
+    TooManyRequests,
+    Truncate,
+    Unlisted,
+    WrongContentLength,
+    WrongContentRange,
+    WrongSha256,
+    WrongSize,
+)
+from tests.loopback_hub.hub import LoopbackHub
+
+__all__ = [
+    "APIS",
+    "BODIES",
+    "BitFlip",
+    "Changed",
+    "CutJson",
+    "Drip",
+    "ExpireAfter",
+    "ExpiredRedirect",
+    "Fault",
+    "Generated",
+    "Gone",
+    "HeaderOnly",
+    "HugeJson",
+    "IgnoreRange",
+    "LoopbackHub",
+    "NotJson",
+    "RedirectLoop",
+    "RedirectTo",
+    "RefuseRange",
+    "Reset",
+    "ServerError",
+    "Short",
+    "Somewhere",
+    "Stall",
+    "TooManyRequests",
+    "Truncate",
+    "Unlisted",
+    "WrongContentLength",
+    "WrongContentRange",
+    "WrongSha256",
+    "WrongSize",
+]
