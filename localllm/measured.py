@@ -223,12 +223,13 @@ def _accelerator_text(gpu: Accelerator) -> str:
 
 
 def _model_text(model: Model) -> str:
+    sha256 = model.files[0].sha256 if model.files else None
     parts = (
         model.name,
         model.architecture or "unknown architecture",
         model.quant or "unknown quantization",
         f"{model.size_bytes} bytes",
-        *((f"sha256 {model.sha256}",) if model.sha256 else ()),
+        *((f"sha256 {sha256}",) if sha256 else ()),
     )
     return " | ".join(parts)
 

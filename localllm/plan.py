@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
+from localllm.variants import RepoFile
 from localllm.weights import Weights
 
 Source = Literal["flag", "profile", "tuned", "dry-run", "measured", "assumed"]
@@ -38,7 +39,7 @@ class Model:
 
     Attributes:
         ref: what the person typed.
-        path: the file (the first shard of a set) on this disk.
+        path: the file (the first shard of a set) on this disk, or where it would be.
         source: "file", "demo", "hf", ...
         revision: the commit or hash it is pinned to; None for a loose file.
         name: general.name of the header, or the file's stem.
@@ -49,7 +50,7 @@ class Model:
         size_bytes: of all its shards together.
         has_chat_template: its tokenizer carries one.
         is_generative: it can write text (an embedding or an encoder model cannot).
-        sha256: of the file, when known.
+        files: all its shards, as the repository lists them; empty for a loose file.
     """
 
     ref: str
@@ -64,7 +65,7 @@ class Model:
     size_bytes: int = 0
     has_chat_template: bool = False
     is_generative: bool = True
-    sha256: str | None = None
+    files: tuple[RepoFile, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -238,7 +239,10 @@ class Plan:
             },
             "chosen": {
                 "quant": m.quant,
-                "files": [{"name": m.path, "size_bytes": m.size_bytes, "sha256": m.sha256}],
+                "files": [
+                    {"name": file.path, "size_bytes": file.size_bytes, "sha256": file.sha256}
+                    for file in m.files or (RepoFile(m.path, m.size_bytes),)
+                ],
                 "n_gpu_layers": self.n_gpu_layers,
                 "tensor_overrides": list(self.tensor_overrides),
                 "tensor_split": None if self.tensor_split is None else list(self.tensor_split),

@@ -14,19 +14,23 @@ import os
 import tempfile
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from localllm import paths
 from localllm.errors import DiskError
 from localllm.gguf import MemorySource
+from localllm.hub.source import Listing
 from localllm.plan import Model
 from localllm.units import MIB
+from localllm.variants import RepoFile
+
+_T = TypeVar("_T")
 
 #: Raised when the layout changes, or what an outline is made of (localllm/outline.py).
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 #: Of all entries together; the least recently used go first. An entry of twelve quantizations takes
 #: 18 KB (219 tensors each) to 89 KB (1,137), so there is room for a thousand repositories.
 _MAX_BYTES = 64 * MIB
@@ -35,20 +39,14 @@ _MAX_UNPACKED_BYTES = 64 * MIB
 
 
 @dataclass(frozen=True)
-class KnownFile:
+class KnownModel:
     """One model of a repository: a file, or a split set.
 
     Attributes:
-        path: in the repository, of its first part.
-        size_bytes: of all its parts.
-        sha256: of the file, where the repository says; None for a split set or where it does not.
-        model: what the header told.
+        model: what the headers told.
         outlines: of its headers, one for each part, to plan from.
     """
 
-    path: str
-    size_bytes: int
-    sha256: str | None
     model: Model
     outlines: tuple[MemorySource, ...]
 
@@ -59,33 +57,33 @@ class Known:
 
     Attributes:
         key: what it was remembered under.
-        revision: the commit it was at; None where the source has none.
-        files: its models.
+        listing: what it held; None for files on this disk.
+        models: those whose headers were read.
         when: that was, seconds since 1970.
     """
 
     key: str
-    revision: str | None
-    files: tuple[KnownFile, ...]
+    listing: Listing | None
+    models: tuple[KnownModel, ...]
     when: float
 
 
-def remember(ref_key: str, revision: str | None, files: Sequence[KnownFile]) -> None:
+def remember(ref_key: str, listing: Listing | None, models: Sequence[KnownModel]) -> None:
     """Keeps what was seen of a repository in place of what was known of it.
 
     What is too large to be kept at all (_MAX_UNPACKED_BYTES) is not, and what was known goes.
 
     Args:
         ref_key: names the repository, its revision as asked for included: "hf:org/repo@main".
-        revision: the commit that this is of.
-        files: all its models.
+        listing: what it holds.
+        models: those whose headers were read.
 
     Raises:
         DiskError: it cannot be written. Nothing but a later look-up is lost by that.
     """
     folder = _folder()
     path = folder / _file_name(ref_key)
-    raw = _packed(Known(ref_key, revision, tuple(files), time.time()))
+    raw = _packed(Known(ref_key, listing, tuple(models), time.time()))
     try:
         if raw is None:
             path.unlink(missing_ok=True)
@@ -159,28 +157,25 @@ def _packed(known: Known) -> bytes | None:
     index = {
         "schema_version": _SCHEMA_VERSION,
         "key": known.key,
-        "revision": known.revision,
+        "listing": None if known.listing is None else asdict(known.listing),
         "when": known.when,
-        "files": [
+        "models": [
             {
-                "path": file.path,
-                "size_bytes": file.size_bytes,
-                "sha256": file.sha256,
-                "model": asdict(file.model),
+                "model": asdict(each.model),
                 "outlines": [
                     {
                         "name": source.name,
                         "file_bytes": source.file_bytes,
                         "n_bytes": len(source.data),
                     }
-                    for source in file.outlines
+                    for source in each.outlines
                 ],
             }
-            for file in known.files
+            for each in known.models
         ],
     }
     pieces = [json.dumps(index).encode(), b"\n"]
-    pieces += [source.data for file in known.files for source in file.outlines]
+    pieces += [source.data for each in known.models for source in each.outlines]
     if sum(map(len, pieces)) > _MAX_UNPACKED_BYTES:
         return None
     return zlib.compress(b"".join(pieces))
@@ -197,35 +192,30 @@ def _unpacked(raw: bytes) -> Known | None:
         index = json.loads(line)
         if index["schema_version"] != _SCHEMA_VERSION:
             return None
-        files, at = [], 0
-        for entry in index["files"]:
+        models, at = [], 0
+        for entry in index["models"]:
             outlines = []
             for part in entry["outlines"]:
                 end = at + part["n_bytes"]
                 outlines.append(MemorySource(data[at:end], part["name"], part["file_bytes"]))
                 at = end
-            files.append(
-                KnownFile(
-                    entry["path"],
-                    entry["size_bytes"],
-                    entry["sha256"],
-                    _model(entry["model"]),
-                    tuple(outlines),
-                )
-            )
+            model = _rebuilt(Model, entry["model"])
+            models.append(KnownModel(model, tuple(outlines)))
         if at != len(data):
             return None
-        return Known(index["key"], index["revision"], tuple(files), index["when"])
+        listing = None if index["listing"] is None else _rebuilt(Listing, index["listing"])
+        return Known(index["key"], listing, tuple(models), index["when"])
     except (zlib.error, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
 
 
-def _model(told: Mapping[str, Any]) -> Model:
-    """The model.
+def _rebuilt(kind: Callable[..., _T], told: Mapping[str, Any]) -> _T:
+    """A Model or a Listing out of its fields.
 
     Raises:
-        ValueError: it has other fields than models have today.
+        ValueError: it has other fields than those have today.
     """
-    if told.keys() != {field.name for field in fields(Model)}:
-        raise ValueError("a model of another version")
-    return Model(**told)
+    if told.keys() != {field.name for field in fields(cast(Any, kind))}:
+        raise ValueError("of another version")
+    files = tuple(RepoFile(**file) for file in told["files"])
+    return kind(**{**told, "files": files})

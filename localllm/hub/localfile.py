@@ -5,15 +5,17 @@ Knows the errors of a file system, and turns them into ours. Knows nothing of wh
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
 from pathlib import Path
 
-from localllm.errors import AccessError, GgufError, LocalllmError, NotFoundError, UsageError
+from localllm.errors import AccessError, LocalllmError, NotFoundError, UsageError
 from localllm.gguf import Header, MemorySource, parse_header, shard_paths
+from localllm.hub.opened import Opened, opened
+from localllm.hub.source import Listing, SourceKind
 from localllm.outline import outline
 from localllm.plan import Model
 from localllm.variants import RepoFile, Variant, group_files
-from localllm.weights import Weights, read_weights
+from localllm.weights import Weights
 
 
 class FileSource:
@@ -71,23 +73,48 @@ class FileSource:
         self._file.close()
 
 
+class LocalArchive:
+    """A llamafile on this disk, whose model is to be taken out; an Offer.
+
+    Attributes:
+        kind, repo: see Offer; the folder stands for a repository.
+    """
+
+    kind: SourceKind = "url"
+
+    def __init__(self, path: Path) -> None:
+        self._path = path.absolute()
+        self.repo = self._path.parent.as_uri()
+
+    @property
+    def key(self) -> str:
+        """What it is remembered under."""
+        return f"url:{self._path.as_uri()}"
+
+    def listing(self) -> Listing:
+        """The llamafile alone; errors as FileSource."""
+        with FileSource(self._path) as source:
+            size = source.size_bytes
+        written = f"{self._path} {size} {self._path.stat().st_mtime_ns}"
+        return Listing(
+            kind="url",
+            repo=self.repo,
+            asked="",
+            revision=hashlib.sha256(written.encode("utf-8", "surrogatepass")).hexdigest(),
+            files=(RepoFile(self._path.name, size),),
+            authority="this disk",
+            is_origin=False,
+        )
+
+    def remote(self, listing: Listing, file: RepoFile) -> FileSource:
+        """The llamafile."""
+        return FileSource(self._path)
+
+
 def read_header(path: Path) -> Header:
     """The header of a file on this disk; errors as `parse_header` and `FileSource`."""
     with FileSource(path) as source:
         return parse_header(source)
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A model on this disk: what its headers tell, and their outlines, to plan from.
-
-    `unusable` says why one of several cannot be run; then nothing but its name is known.
-    """
-
-    model: Model
-    weights: Weights
-    outlines: tuple[MemorySource, ...]
-    unusable: str | None = None
 
 
 def open_model(path: Path, ref: str, source: str) -> Opened:
@@ -103,11 +130,6 @@ def open_model(path: Path, ref: str, source: str) -> Opened:
         GgufError: a header that is not sound, or that names no model.
         UsageError, AccessError, LocalllmError: see `FileSource`; not a model to run at all.
     """
-    if path.name.lower().endswith(".llamafile"):
-        raise UsageError(
-            f"{path} is a llamafile, which this version cannot open yet",
-            "unzip the .gguf inside it and name that",
-        )
     shards = shard_paths(path)
     headers: list[Header] = []
     outlines: list[MemorySource] = []
@@ -120,35 +142,8 @@ def open_model(path: Path, ref: str, source: str) -> Opened:
         with FileSource(shard) as part:
             headers.append(parse_header(part))
             outlines.append(outline(part, headers[-1]))
-    header = headers[0]
-    if header.split_count != len(shards):
-        raise GgufError(
-            f"{path} says that it is one of {header.split_count} parts, and its name does not",
-            "rename the parts to …-00001-of-0000N.gguf, as they were published",
-        )
-    if header.architecture is None:
-        raise GgufError(
-            f"{path} names no architecture, so no engine can run it", "is it a LoRA or a fragment?"
-        )
-    if header.architecture == "clip":
-        raise LocalllmError(
-            f"{path} is a projector for images (mmproj), not a model",
-            "name the model that it belongs to",
-        )
-    model = Model(
-        ref=ref,
-        path=str(path.absolute() if len(shards) == 1 else shards[0].absolute()),
-        source=source,
-        name=header.text("general.name") or path.stem,
-        architecture=header.architecture,
-        n_layers=header.n_layers,
-        n_ctx_train=header.n_ctx_train,
-        quant=header.quant,
-        size_bytes=sum(part.file_bytes for part in headers),
-        has_chat_template=header.has_chat_template,
-        is_generative=header.is_generative,
-    )
-    return Opened(model, read_weights(headers), tuple(outlines))
+    first = path if len(shards) == 1 else shards[0]
+    return opened(headers, outlines, ref=ref, path=str(first.absolute()), source=source)
 
 
 def open_folder(folder: Path, ref: str) -> list[Opened]:
@@ -174,10 +169,10 @@ def open_folder(folder: Path, ref: str) -> list[Opened]:
             f"{folder} holds {len(bases)} different models: {examples}",
             "name the .gguf file of one, or a folder for each",
         )
-    opened = [_open_variant(folder, variant, ref) for variant in usable]
-    if all(each.unusable for each in opened):
+    models = [_open_variant(folder, variant, ref) for variant in usable]
+    if all(each.unusable for each in models):
         open_model(folder / usable[0].files[0].path, ref, "file")  # which says it in full
-    return opened
+    return models
 
 
 def _open_variant(folder: Path, variant: Variant, ref: str) -> Opened:

@@ -18,24 +18,42 @@ from localllm.engine.dryrun import DryRun
 from localllm.errors import DiskError
 from localllm.gguf import MemorySource, parse_header
 from localllm.hub import known
-from localllm.hub.known import Known, KnownFile, recall, remember
+from localllm.hub.known import Known, KnownModel, recall, remember
 from localllm.hub.localfile import open_model
+from localllm.hub.source import Listing
 from localllm.plan import Model, Plan
 from localllm.units import MIB
+from localllm.variants import RepoFile
 from tests.ggufs import Llama
 from tests.unprivileged import unprivileged
 
 KEY = "hf:org/Some-Model-GGUF@main"
 
 
-def file_of(quant: str, n_bytes: int = 1000, n_parts: int = 1) -> KnownFile:
-    """A file whose outlines are noise."""
+def listing_at(revision: str) -> Listing:
+    """A listing of one file at a commit."""
+    return Listing(
+        kind="hf",
+        repo="org/Some-Model-GGUF",
+        asked="main",
+        revision=revision,
+        files=(RepoFile("model-Q8_0.gguf", 9000, "ab" * 32),),
+        authority="huggingface.co",
+        is_origin=True,
+    )
+
+
+def model_of(quant: str, n_bytes: int = 1000, n_parts: int = 1) -> KnownModel:
+    """A model whose outlines are noise."""
     path = f"model-{quant}.gguf"
-    model = Model("org/Some-Model-GGUF", path, source="hf", quant=quant, size_bytes=n_bytes * 9)
+    files = (RepoFile(path, n_bytes * 9, "ab" * 32),)
+    model = Model(
+        "org/Some-Model-GGUF", path, source="hf", quant=quant, size_bytes=n_bytes * 9, files=files
+    )
     parts = tuple(
         MemorySource(os.urandom(n_bytes), f"part {no}", n_bytes * 9) for no in range(n_parts)
     )
-    return KnownFile(path, n_bytes * 9, "ab" * 32, model, parts)
+    return KnownModel(model, parts)
 
 
 def entries() -> list[Path]:
@@ -43,11 +61,11 @@ def entries() -> list[Path]:
 
 
 def test_what_is_remembered_is_recalled_as_it_was() -> None:
-    files = (file_of("Q4_K_M"), file_of("Q8_0", n_parts=3), replace(file_of("F16"), sha256=None))
-    remember(KEY, "0123abcd", files)
+    models = (model_of("Q4_K_M"), model_of("Q8_0", n_parts=3))
+    remember(KEY, listing_at("0123abcd"), models)
     found = recall(KEY)
     assert found is not None
-    assert found == Known(KEY, "0123abcd", files, found.when)
+    assert found == Known(KEY, listing_at("0123abcd"), models, found.when)
 
 
 @pytest.mark.parametrize("key", ["https://host/model.gguf", "hf:org/模型", "/a/\udcff.gguf", ""])
@@ -55,26 +73,27 @@ def test_a_source_without_revisions_or_models_is_known_too(key: str) -> None:
     remember(key, None, [])
     found = recall(key)
     assert found is not None
-    assert (found.revision, found.files) == (None, ())
+    assert (found.listing, found.models) == (None, ())
 
 
 @pytest.mark.parametrize("key", [KEY + "2", KEY.upper(), "", "../../etc/passwd"])
 def test_another_key_is_unknown(key: str) -> None:
-    remember(KEY, "r", [file_of("Q8_0")])
+    remember(KEY, listing_at("r"), [model_of("Q8_0")])
     assert recall(key) is None
 
 
 def test_the_newer_look_replaces_the_older() -> None:
-    remember(KEY, "old", [file_of("Q8_0"), file_of("Q2_K")])
-    remember(KEY, "new", [file_of("Q6_K")])
+    remember(KEY, listing_at("old"), [model_of("Q8_0"), model_of("Q2_K")])
+    remember(KEY, listing_at("new"), [model_of("Q6_K")])
     found = recall(KEY)
     assert found is not None
-    assert (found.revision, [file.model.quant for file in found.files]) == ("new", ["Q6_K"])
+    assert found.listing == listing_at("new")
+    assert [each.model.quant for each in found.models] == ["Q6_K"]
     assert len(entries()) == 1
 
 
 def test_only_the_owner_may_read_it() -> None:
-    remember(KEY, "r", [file_of("Q8_0")])
+    remember(KEY, listing_at("r"), [model_of("Q8_0")])
     modes = [stat.S_IMODE(path.stat().st_mode) for path in (entries()[0].parent, entries()[0])]
     assert modes == [0o700, 0o600]
 
@@ -85,9 +104,9 @@ def test_quantizations_of_one_model_share_their_bytes(tmp_path: Path) -> None:
         kind: open_model(replace(shape, kind=kind).write(tmp_path / f"{kind}.gguf"), "m", "hf")
         for kind in ("Q4_K", "Q6_K", "Q8_0", "F16")
     }
-    files = [KnownFile(kind, 1, None, o.model, o.outlines) for kind, o in outlines.items()]
-    remember(KEY, "r", files)
-    n_plain = sum(len(source.data) for file in files for source in file.outlines)
+    models = [KnownModel(each.model, each.outlines) for each in outlines.values()]
+    remember(KEY, listing_at("r"), models)
+    n_plain = sum(len(source.data) for each in models for source in each.outlines)
     assert entries()[0].stat().st_size < n_plain / 3
 
 
@@ -97,11 +116,10 @@ def test_quantizations_of_one_model_share_their_bytes(tmp_path: Path) -> None:
 def test_recalled_outlines_tell_the_same_memory_as_the_file(tiny_path: Path) -> None:
     opened = open_model(tiny_path, "tiny", "hf")
     gone = replace(opened.model, path="/nowhere/tiny.gguf")
-    size = opened.model.size_bytes
-    remember(KEY, "r", [KnownFile("tiny.gguf", size, None, gone, opened.outlines)])
+    remember(KEY, listing_at("r"), [KnownModel(gone, opened.outlines)])
     found = recall(KEY)
     assert found is not None
-    (file,) = found.files
+    (file,) = found.models
     assert parse_header(file.outlines[0]).architecture == "llama"
     with DryRun() as asks_the_file:
         expected = asks_the_file.memory(Plan(opened.model, n_ctx=1024))
@@ -137,24 +155,28 @@ def _edited(change: Callable[[dict[str, object]], object]) -> Callable[[bytes], 
         pytest.param(lambda _: zlib.compress(b"[]\n"), id="an index of another shape"),
         pytest.param(lambda _: zlib.compress(b"[" * 100_000), id="nested without end"),
         pytest.param(lambda _: zlib.compress(bytes(65 * MIB)), id="larger than was ever written"),
-        pytest.param(_edited(lambda i: i.update(files=[[]])), id="files of another shape"),
-        pytest.param(_edited(lambda i: i.update(schema_version=2)), id="of a newer layout"),
+        pytest.param(_edited(lambda i: i.update(models=[[]])), id="models of another shape"),
+        pytest.param(_edited(lambda i: i.update(schema_version=99)), id="of a newer layout"),
         pytest.param(_edited(lambda i: i.pop("schema_version")), id="without a version"),
         pytest.param(_edited(lambda i: i.update(key="hf:another/one")), id="of another repository"),
         pytest.param(
-            _edited(lambda i: i["files"][0]["model"].pop("quant")),  # type: ignore[index]
+            _edited(lambda i: i["models"][0]["model"].pop("quant")),  # type: ignore[index]
             id="a model that lacks a field",
         ),
         pytest.param(
-            _edited(lambda i: i["files"][0].update(model=[])),  # type: ignore[index]
+            _edited(lambda i: i["listing"].pop("files")),  # type: ignore[attr-defined]
+            id="a listing without files",
+        ),
+        pytest.param(
+            _edited(lambda i: i["models"][0].update(model=[])),  # type: ignore[index]
             id="a model that is none",
         ),
         pytest.param(
-            _edited(lambda i: i["files"][0]["model"].update(shape=1)),  # type: ignore[index]
+            _edited(lambda i: i["models"][0]["model"].update(shape=1)),  # type: ignore[index]
             id="a model that has one more",
         ),
         pytest.param(
-            _edited(lambda i: i["files"][0]["outlines"][0].update(n_bytes=10)),  # type: ignore[index]
+            _edited(lambda i: i["models"][0]["outlines"][0].update(n_bytes=10)),  # type: ignore[index]
             id="outlines of another length",
         ),
     ],
@@ -162,7 +184,7 @@ def _edited(change: Callable[[dict[str, object]], object]) -> Callable[[bytes], 
 def test_what_is_damaged_or_of_another_layout_is_unknown_and_goes(
     damage: Callable[[bytes], bytes],
 ) -> None:
-    remember(KEY, "r", [file_of("Q8_0")])
+    remember(KEY, listing_at("r"), [model_of("Q8_0")])
     (path,) = entries()
     path.write_bytes(damage(path.read_bytes()))
     assert recall(KEY) is None
@@ -170,7 +192,7 @@ def test_what_is_damaged_or_of_another_layout_is_unknown_and_goes(
 
 
 def test_what_may_not_be_read_is_unknown() -> None:
-    remember(KEY, "r", [file_of("Q8_0")])
+    remember(KEY, listing_at("r"), [model_of("Q8_0")])
     (path,) = entries()
     path.unlink()
     path.mkdir()
@@ -180,23 +202,23 @@ def test_what_may_not_be_read_is_unknown() -> None:
 def test_a_folder_that_may_not_be_written_is_a_disk_error(home: Path) -> None:
     home.chmod(0o555)
     with unprivileged(), pytest.raises(DiskError, match="cannot make the folder"):
-        remember(KEY, "r", [file_of("Q8_0")])
+        remember(KEY, listing_at("r"), [model_of("Q8_0")])
 
 
 def test_a_disk_that_fails_is_told_and_leaves_what_was_known(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    remember(KEY, "old", [file_of("Q8_0")])
+    remember(KEY, listing_at("old"), [model_of("Q8_0")])
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(DiskError, match=rf"cannot remember {KEY} in .*: No space left on device"):
-        remember(KEY, "new", [file_of("Q6_K")])
+        remember(KEY, listing_at("new"), [model_of("Q6_K")])
     found = recall(KEY)
     assert found is not None
-    assert found.revision == "old"
+    assert found.listing == listing_at("old")
     assert len(entries()) == 1, "the half-written file was left"
 
 
@@ -208,13 +230,13 @@ def test_the_least_recently_used_goes_when_there_is_too_much(
 ) -> None:
     monkeypatch.setattr(known, "_MAX_BYTES", 50_000)
     for age, name in enumerate(("c", "b", "a")):  # 10 KB each, "a" the oldest
-        remember(name, None, [file_of("Q8_0", 10_000)])
+        remember(name, None, [model_of("Q8_0", 10_000)])
         hour_ago = os.stat(_path_of(name)).st_mtime - 3600 * (age + 1)
         os.utime(_path_of(name), (hour_ago, hour_ago))
     (entries()[0].parent / "left-by-a-killed-writer").write_bytes(bytes(10_000))
     os.utime(entries()[0].parent / "left-by-a-killed-writer", (0, 0))
     assert recall("a") is not None  # and so it is the newest
-    remember("d", None, [file_of("Q8_0", 30_000)])
+    remember("d", None, [model_of("Q8_0", 30_000)])
     assert {name: recall(name) is not None for name in "abcd"} == {
         "a": True, "b": False, "c": False, "d": True,
     }  # fmt: skip
@@ -228,16 +250,16 @@ def _path_of(key: str) -> Path:
 def test_the_newest_is_kept_even_when_it_is_too_much_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(known, "_MAX_BYTES", 1000)
     remember("small", None, [])
-    remember("large", None, [file_of("Q8_0", 5000)])
+    remember("large", None, [model_of("Q8_0", 5000)])
     assert recall("small") is None
     assert recall("large") is not None
 
 
 def test_more_than_an_entry_may_hold_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(known, "_MAX_UNPACKED_BYTES", 100_000)
-    remember(KEY, "small", [file_of("Q8_0", 5000)])
+    remember(KEY, listing_at("small"), [model_of("Q8_0", 5000)])
     assert recall(KEY) is not None
-    remember(KEY, "large", [file_of("Q8_0", 100_000)])
+    remember(KEY, listing_at("large"), [model_of("Q8_0", 100_000)])
     assert recall(KEY) is None
     assert entries() == []
 
@@ -250,11 +272,12 @@ N_ROUNDS = 40
 def _writes(who: str) -> None:
     for number in range(N_ROUNDS):
         n_bytes = 2000 + 500 * (number % 5)
-        remember(KEY, who, [replace(file_of("Q8_0", n_bytes), path=who)])
+        written = model_of("Q8_0", n_bytes)
+        remember(KEY, listing_at(who), [replace(written, model=replace(written.model, path=who))])
         found = recall(KEY)
         assert found is not None, "the other one's writing was seen half done"
-        assert found.files[0].path == found.revision
-        assert len(found.files[0].outlines[0].data) * 9 == found.files[0].size_bytes
+        assert found.listing == listing_at(found.models[0].model.path)
+        assert len(found.models[0].outlines[0].data) * 9 == found.models[0].model.size_bytes
 
 
 def test_of_two_writers_one_is_remembered_and_never_a_mixture() -> None:
@@ -267,5 +290,5 @@ def test_of_two_writers_one_is_remembered_and_never_a_mixture() -> None:
     assert [writer.exitcode for writer in writers] == [0, 0]
     found = recall(KEY)
     assert found is not None
-    assert found.revision in ("one", "two")
+    assert found.listing in (listing_at("one"), listing_at("two"))
     assert len(entries()) == 1
