@@ -23,6 +23,7 @@ import pexpect
 
 from benchmarks.common import half_billion_model, median_ratio, store
 from localllm import demo
+from localllm.cli.finding import find_here
 from localllm.cli.prepare import prepare
 from localllm.completion import Message, Sampling, Usage
 from localllm.engine.argv import child_environment
@@ -66,7 +67,7 @@ def main() -> None:
 
 
 def measure(path: Path, rounds: int, n_tokens: int) -> dict[str, list[float]]:
-    plan = prepare(str(path), Wishes(), "chat").plan
+    plan = prepare(find_here(str(path)), Wishes(), "chat").plan
     tools = require_tools(BENCH)
     environment = child_environment(plan, os.environ)
     rates: dict[str, list[float]] = {

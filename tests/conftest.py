@@ -17,13 +17,15 @@ from localllm.engine.locate import Tools, require_tools
 from localllm.plan import Model, Plan
 from tests.ggufs import Llama
 
+#: Settings of a person's that would reach into a test.
+_FOREIGN = ("LLAMA_", "LOCALLLM_", "HF_", "HUGGINGFACE_", "MODELSCOPE_", "OLLAMA_", "TRANSFORMERS_")
 #: How long anything may take before a test gives up: far beyond what a loaded machine needs.
 PATIENCE_SECONDS = 120.0
 
 
 @pytest.fixture(autouse=True)
 def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A LOCALLLM_HOME of its own: no test sees the person's folders, settings or keys.
+    """Folders of its own: no test sees the person's models, settings, tokens or keys.
 
     Short, because unix sockets lie under it.
     """
@@ -34,8 +36,15 @@ def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def _use_home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("LOCALLLM_HOME", str(folder))
     for name in list(os.environ):
-        if name.startswith(("LLAMA_", "LOCALLLM_")) and name != "LOCALLLM_HOME":
+        if name.startswith(_FOREIGN) and name != "LOCALLLM_HOME":
             monkeypatch.delenv(name)
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        for spelling in (name, name.upper()):
+            monkeypatch.delenv(spelling, raising=False)
+    monkeypatch.setenv("HF_HOME", str(folder / "hf"))
+    # Nobody listens there: a test that wants a hub brings one (tests/loopback_hub).
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setenv("MODELSCOPE_ENDPOINT", "http://127.0.0.1:1")
     return folder
 
 

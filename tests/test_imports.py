@@ -23,16 +23,18 @@ PACKAGE = Path(localllm.__file__).parent
 KNOWN = {
     "errors", "units", "paths", "hardware", "gguf", "naming", "quants", "profiles", "plan",
     "planner", "presets", "catalogue", "diagnosis", "engine_report", "completion", "outline",
-    "variants", "measured", "weights",
+    "variants", "measured", "weights", "digests", "splice", "readahead", "recommendation",
 }  # fmt: skip
 #: Each knows one outside thing.
 EDGES = {"probe", "engine", "hub", "store", "session", "measurements"}
 #: They put the others together.
-COMPOSITIONS = {"chat", "gateway", "tune", "cli", "__main__"}
+COMPOSITIONS = {"chat", "pull", "gateway", "tune", "cli", "__main__"}
 #: The package itself (its version) and the demo model (its path, and how it was made).
 OTHERS = {"__init__", "demo"}
 
-OUTSIDE = {"psutil", "pynvml", "huggingface_hub", "httpx", "llama_cpp"}
+OUTSIDE = {
+    "psutil", "pynvml", "huggingface_hub", "httpx", "urllib3", "filelock", "llama_cpp",
+}  # fmt: skip
 TERMINAL = {"typer", "rich", "prompt_toolkit"}
 #: What reaches files, the environment, the clock, the network or other programs. `paths` is the
 #: one exception among the known: where folders are is in the environment.
@@ -308,7 +310,8 @@ def test_the_builder_starts_without_site_packages() -> None:
 
 @pytest.mark.parametrize(
     "library",
-    ["rich", "prompt_toolkit", "httpx", "numpy", "yaml", "psutil", "pynvml", "huggingface_hub",
+    ["rich", "prompt_toolkit", "httpx", "urllib3", "filelock", "numpy", "yaml", "psutil",
+     "pynvml", "huggingface_hub",
      "llama_cpp", "pygments", "markdown_it", "platformdirs"],
 )  # fmt: skip
 def test_the_command_line_starts_without(library: str, cli_modules: set[str]) -> None:

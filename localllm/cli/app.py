@@ -14,6 +14,25 @@ from typing import Annotated
 import typer
 
 from localllm import __version__
+from localllm.cli import models
+from localllm.cli.flags import (
+    Ctx,
+    Goal,
+    Hw,
+    Json,
+    Kv,
+    Mmproj,
+    Model,
+    Ngl,
+    Offline,
+    Parallel,
+    Prefer,
+    Quant,
+    Ram,
+    RequiredModel,
+    Threads,
+    Vram,
+)
 from localllm.errors import INTERRUPTED_EXIT_CODE, LocalllmError, UsageError
 
 app = typer.Typer(
@@ -28,60 +47,8 @@ app = typer.Typer(
 )
 engine_app = typer.Typer(help="The engine: llama.cpp with its native tools.", no_args_is_help=True)
 app.add_typer(engine_app, name="engine")
-
-# Flags that several commands share, and their variables. What is not given is None: the plan
-# decides.
-_MODEL_HELP = "A .gguf file, a folder of quantizations, or demo."
-Model = Annotated[
-    str | None,
-    typer.Argument(help=_MODEL_HELP, show_default=False),
-]
-RequiredModel = Annotated[str, typer.Argument(help=_MODEL_HELP, show_default=False)]
-Ctx = Annotated[
-    int | None,
-    typer.Option(
-        "--ctx", "-c", envvar="LOCALLLM_CTX", min=1, help="Context in tokens, all slots together."
-    ),
-]
-Ngl = Annotated[
-    int | None,
-    typer.Option(
-        "--ngl",
-        envvar="LOCALLLM_NGL",
-        min=-1,
-        help="Layers on the GPU, the output layer as one; -1 for all.",
-    ),
-]
-Threads = Annotated[
-    int | None,
-    typer.Option("--threads", "-t", envvar="LOCALLLM_THREADS", min=1, help="Threads for decoding."),
-]
-Kv = Annotated[
-    str | None,
-    typer.Option("--kv", envvar="LOCALLLM_KV", help="Type of the KV cache: f16, q8_0, q4_0, ..."),
-]
-Parallel = Annotated[
-    int | None,
-    typer.Option(
-        "--parallel", envvar="LOCALLLM_PARALLEL", min=1, help="Requests answered at the same time."
-    ),
-]
-Quant = Annotated[
-    str | None,
-    typer.Option("--quant", "-q", help="This quantization, of a folder that holds several."),
-]
-Goal = Annotated[
-    str | None, typer.Option("--goal", help="What it is for: chat, serve or long-context.")
-]
-Prefer = Annotated[
-    str | None,
-    typer.Option("--prefer", envvar="LOCALLLM_PREFER", help="quality (the default) or speed."),
-]
-Mmproj = Annotated[
-    Path | None,
-    typer.Option("--mmproj", help="A projector's file: the model then reads pictures."),
-]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+for command in models.COMMANDS:
+    app.command()(command)
 
 
 @app.callback(invoke_without_command=True)
@@ -103,12 +70,22 @@ def doctor(
     report: Annotated[
         bool, typer.Option("--report", help="Write a redacted report to attach to a bug.")
     ] = False,
+    network: Annotated[
+        str | None,
+        typer.Option("--network", metavar="REF", help="Look at the way to this model instead."),
+    ] = None,
 ) -> None:
     """Look at this machine and its engine, and say what is wrong.
 
     Each finding comes with the line that mends it. Leaves with 0 when all is well, 1 with a
-    warning, 9 with a failure.
+    warning, 9 with a failure; of the network 5, or 4 where access is refused.
     """
+    if network is not None:
+        from localllm.cli import network as way
+
+        if report:
+            raise UsageError("--report is of this machine, --network of the way to a model")
+        raise typer.Exit(way.run(network, as_json=json))
     from localllm.cli import doctor
 
     raise typer.Exit(doctor.run(as_json=json, report=report))
@@ -123,18 +100,9 @@ def plan(
     threads: Threads = None,
     kv: Kv = None,
     parallel: Parallel = None,
-    hw: Annotated[
-        str | None,
-        typer.Option("--hw", help="Plan for another machine: a preset, a file, or list."),
-    ] = None,
-    ram: Annotated[
-        str | None,
-        typer.Option("--ram", help="Plan as if so much main memory were free: 16G."),
-    ] = None,
-    vram: Annotated[
-        str | None,
-        typer.Option("--vram", help="Plan as if each accelerator had so much memory, all free."),
-    ] = None,
+    hw: Hw = None,
+    ram: Ram = None,
+    vram: Vram = None,
     quant: Quant = None,
     goal: Goal = None,
     prefer: Prefer = None,
@@ -142,9 +110,10 @@ def plan(
     explain: Annotated[
         bool, typer.Option("--explain", help="Every value with its reason, every byte's source.")
     ] = False,
+    offline: Offline = False,
 ) -> None:
     """How a model would best run here, and why. Nothing is loaded."""
-    from localllm.cli import prepare, render, simulation
+    from localllm.cli import finding, prepare, render, simulation
 
     if hw in simulation.LISTING:
         simulation.print_presets(as_json=json)
@@ -163,11 +132,16 @@ def plan(
     )
     machine = simulation.simulation(hw, ram, vram)
     aim = goal or ("serve" if parallel and parallel > 1 else "chat")
-    prepared = prepare.prepare(model, wishes, aim, machine, from_memory=True)
+    found = finding.find_models(model, finding.make_web(offline=offline), quant)
+    if found.note:
+        render.say(found.note)
+    prepared = prepare.prepare(found, wishes, aim, machine)
     if json:
         render.print_json(prepare.document(prepared))
     else:
         render.print_plan(prepared.plan, sys.stdout, explain=explain)
+        if not explain:
+            render.print_hint("every value's reason: --explain", sys.stdout)
 
 
 @app.command()

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from localllm import demo, naming, paths
-from localllm.cli import prepare, render
+from localllm import naming, paths
+from localllm.cli import finding, prepare, pull, render
 from localllm.cli.learning import Learner
-from localllm.errors import LocalllmError, UsageError
+from localllm.errors import LocalllmError, NotFoundError, UsageError
 from localllm.planner import Wishes
 
 if TYPE_CHECKING:
@@ -87,7 +87,11 @@ def _on_this_machine(
             ref, note = naming.DEMO, "No model was named, and none was used yet: this is the demo."
         if quiet:
             render.say(note)
-    prepared = prepare.prepare(ref, wishes, goal)
+    try:
+        found = finding.find_here(ref, wishes.quant)
+    except NotFoundError as error:
+        found = pull.offer(ref, error, wishes, goal)
+    prepared = prepare.prepare(found, wishes, goal)
     plan = prepared.plan
     _check_that_it_chats(plan.model, chat_template)
     if plan.model.source == "demo":
@@ -134,19 +138,24 @@ def _memory_file() -> Path:
 
 
 def _last_used() -> str | None:
-    """The model of the last chat, while its file is still there."""
+    """The model of the last chat, while it is still here."""
     try:
         ref = json.loads(_memory_file().read_text(encoding="utf-8"))["ref"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if not isinstance(ref, str) or (ref != naming.DEMO and not Path(ref).is_file()):
+    if not isinstance(ref, str):
         return None
-    return ref
+    if ref == naming.DEMO or Path(ref).is_file():
+        return ref
+    try:
+        return ref if finding.find_kept(finding.resolve(ref)) else None
+    except LocalllmError:
+        return None
 
 
 def _remember(model: Model) -> None:
     """Best effort: a chat must not fail because a note cannot be written."""
-    ref = naming.DEMO if model.path == str(demo.model_path()) else model.path
+    ref = model.path if model.source == "file" else model.ref
     with contextlib.suppress(OSError, LocalllmError):
         paths.private_folder(_memory_file().parent)
         _memory_file().write_text(json.dumps({"ref": ref}), encoding="utf-8")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from localllm import paths
-from localllm.cli.finding import find_models
+from localllm.cli.finding import FoundModels
 from localllm.cli.learning import Learner, Teacher
 from localllm.cli.simulation import Simulation, StandIns
 from localllm.engine.locate import RPC_SERVER, require_tools
@@ -74,54 +74,35 @@ def wishes(
 
 
 def prepare(
-    ref: str,
-    asked: Wishes,
-    goal: str,
-    simulation: Simulation | None = None,
-    *,
-    from_memory: bool = False,
+    found: FoundModels, asked: Wishes, goal: str, simulation: Simulation | None = None
 ) -> Prepared:
-    """The best of what the reference names, and the plan for it on this machine.
+    """The best of what was found, and the plan for it on this machine.
 
     Args:
-        ref: what the person typed.
+        found: the models to choose among.
         asked: explicit values.
         goal: what the plan is for, one of the policy's goals.
         simulation: the machine to plan for instead of this one.
-        from_memory: a model that was looked at before will do, whether or not it is here.
 
     Raises:
-        NotFoundError, AccessError, GgufError, UsageError: the model is not to be had.
+        UsageError: no such goal; values that contradict one another.
+        NotFoundError: no such quantization.
         DoesNotFitError: it cannot run here as asked.
         EngineError: llama.cpp refuses it.
     """
     from localllm.engine.dryrun import dry_run
 
+    if found.is_narrowed:
+        asked = replace(asked, quant=None)
     policy = load_policy(paths.shipped_profiles_dir(), paths.config_dir())
     aim = policy.goal(goal)
-    found = find_models(ref, from_memory=from_memory)
-    if found.quant is not None and asked.quant is None:
-        asked = replace(asked, quant=found.quant)
     simulation = simulation or Simulation()
-    probed = None
-    if simulation.preset is None:
-        from localllm.probe import probe
-
-        probed, _ = probe(paths.models_dir())
-    hardware = simulation.hardware(probed)
+    hardware = machine(simulation)
     outlines = {opened.model.path: opened.outlines for opened in found.models}
+    outlines.update(found.beside)
     with contextlib.ExitStack() as stack:
-        oracle: MemoryOracle | None = stack.enter_context(dry_run(outlines))
-        if oracle is not None and simulation.preset is not None:
-            endpoints: tuple[str, ...] = ()
-            if simulation.accelerators:
-                from localllm.engine.loopback import loopback_devices
-
-                n_devices = len(simulation.accelerators)
-                endpoints = stack.enter_context(
-                    loopback_devices(require_tools(RPC_SERVER), n_devices)
-                )
-            oracle = StandIns(oracle, hardware, endpoints)
+        asks_llama_cpp = stack.enter_context(dry_run(outlines))
+        oracle = stood_in(stack, asks_llama_cpp, hardware, simulation)
         # What was measured here says nothing of a machine that is written down.
         teacher = Teacher.here(hardware) if simulation.preset is None else None
         candidates = found.candidates
@@ -131,6 +112,34 @@ def prepare(
             plan = teacher.told(plan)
         devices = oracle.devices() if oracle is not None and hardware.accelerators else ()
     return Prepared(hardware, found.told(simulation.told(plan)), policy, devices)
+
+
+def machine(simulation: Simulation) -> Hardware:
+    """The machine to plan for: this one, or what stands in its place."""
+    probed = None
+    if simulation.preset is None:
+        from localllm.probe import probe
+
+        probed, _ = probe(paths.models_dir())
+    return simulation.hardware(probed)
+
+
+def stood_in(
+    stack: contextlib.ExitStack,
+    oracle: MemoryOracle | None,
+    hardware: Hardware,
+    simulation: Simulation,
+) -> MemoryOracle | None:
+    """The oracle, with devices on loopback in place of accelerators that are not here."""
+    if oracle is None or simulation.preset is None:
+        return oracle
+    endpoints: tuple[str, ...] = ()
+    if simulation.accelerators:
+        from localllm.engine.loopback import loopback_devices
+
+        n_devices = len(simulation.accelerators)
+        endpoints = stack.enter_context(loopback_devices(require_tools(RPC_SERVER), n_devices))
+    return StandIns(oracle, hardware, endpoints)
 
 
 def document(prepared: Prepared) -> dict[str, Any]:

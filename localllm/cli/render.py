@@ -45,13 +45,16 @@ _FIRST = (
 )  # fmt: skip
 
 
-def print_plan(plan: Plan, stream: IO[str], *, explain: bool = False) -> None:
+def print_plan(
+    plan: Plan, stream: IO[str], *, explain: bool = False, command: bool = True
+) -> None:
     """The plan: what, where, why, and the command that would run.
 
     Args:
         plan: what to print.
         stream: where.
         explain: every value with its reason, and every byte with its source.
+        command: the command that would run as well.
     """
     from rich.padding import Padding
     from rich.text import Text
@@ -77,10 +80,17 @@ def print_plan(plan: Plan, stream: IO[str], *, explain: bool = False) -> None:
         out.print()
         out.print(Padding(table, (0, 0, 0, 2)))
     out.print()
+    if not command:
+        return
     environment = " ".join(f"{name}={value}" for name, value in plan.env.items())
     out.print(Text(f"  {environment} {printable(server_argv(plan))}", style="dim"), soft_wrap=True)
-    if not explain:
-        out.print(Text("  every value's reason: --explain", style="dim"))
+
+
+def print_hint(text: str, stream: IO[str]) -> None:
+    """A line for whoever wants to know more."""
+    from rich.text import Text
+
+    console(stream).print(Text(f"  {text}", style="dim"))
 
 
 def speed_words(speed: Speed) -> str:
@@ -91,20 +101,22 @@ def speed_words(speed: Speed) -> str:
     if speed.decode_tokens_per_second is None:
         return ""
     about = "" if speed.source == "measured" else "about "
-    text = f"{about}{_speed(speed.decode_tokens_per_second)} tokens a second"
+    text = f"{about}{speed_text(speed.decode_tokens_per_second)} tokens a second"
     if speed.prompt_tokens_per_second is not None:
-        text += f", prompts {about}{_speed(speed.prompt_tokens_per_second)}"
+        text += f", prompts {about}{speed_text(speed.prompt_tokens_per_second)}"
     error = f", {speed.error:.0%} either way" if speed.error else ""
     return f"{text} ({speed.source}{error})"
 
 
-def _speed(tokens_per_second: float) -> str:
+def speed_text(tokens_per_second: float) -> str:
+    """Tokens per second, as exactly as such figures are known."""
     if tokens_per_second >= 100:
         return f"{round(tokens_per_second, -1 if tokens_per_second < 1000 else -2):.0f}"
     return f"{tokens_per_second:.2g}"
 
 
-def _table(*headings: str, left: tuple[str, ...] = ()) -> Table:
+def make_table(*headings: str, left: tuple[str, ...] = ()) -> Table:
+    """A table without lines: numbers to the right, the headings in `left` to the left."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 1), show_header=bool(headings))
@@ -126,7 +138,7 @@ def _candidates(plan: Plan, *, wide: bool, explain: bool) -> Table:
     """
     price = ("price",) if explain else ()
     headings = ("", "quant", "size", "context", "KV", "tok/s", "loss", *price, "where")
-    table = _table(
+    table = make_table(
         *headings, *(("why not",) if wide else ()), left=("", "quant", "where", "why not")
     )
     for verdict in plan.verdicts:
@@ -138,7 +150,7 @@ def _candidates(plan: Plan, *, wide: bool, explain: bool) -> Table:
             format_bytes(verdict.size_bytes),
             f"{verdict.n_ctx:,}" if verdict.n_ctx else "",
             verdict.type_k or "",
-            "" if speed is None else _speed(speed),
+            "" if speed is None else speed_text(speed),
             "" if verdict.quality_loss is None else f"{verdict.quality_loss:.1%}",
             *((f"{verdict.price:.2f}" if verdict.price is not None else "",) if explain else ()),
             *_where(verdict, wide=wide),
@@ -155,7 +167,7 @@ def _where(verdict: Verdict, *, wide: bool) -> tuple[str, ...]:
 
 def _ledger(plan: Plan) -> Table:
     """Bytes by device."""
-    table = _table(
+    table = make_table(
         "memory", "model", "context", "compute", "engine", "total", "free", "reserve",
         left=("memory",),
     )  # fmt: skip
@@ -175,7 +187,7 @@ def _ledger(plan: Plan) -> Table:
 
 def _sources(plan: Plan) -> Table:
     """Every line of the ledger, and how it is known."""
-    table = _table("ledger", "", "bytes", "because", left=("ledger", "", "because"))
+    table = make_table("ledger", "", "bytes", "because", left=("ledger", "", "because"))
     for row in plan.memory:
         for line in row.lines:
             told = f"{line.because} ({line.source})"

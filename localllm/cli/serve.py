@@ -7,9 +7,10 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from localllm.cli import prepare, render
+from localllm.cli import finding, prepare, pull, render
 from localllm.engine.argv import child_environment, printable, server_argv
 from localllm.engine.locate import SERVER, require_tools
 from localllm.errors import AccessError, LocalllmError, NotFoundError, UsageError
@@ -45,7 +46,13 @@ def run(
         _check_key_file(api_key_file)
     tools = require_tools(SERVER)
     _check_port(host, port)
-    prepared = prepare.prepare(ref, wishes, goal)
+    try:
+        found = finding.find_here(ref, wishes.quant)
+    except NotFoundError as error:
+        found = pull.offer(ref, error, wishes, goal)
+    if wishes.mmproj is None:
+        wishes = replace(wishes, mmproj=found.mmproj)
+    prepared = prepare.prepare(found, wishes, goal)
     plan = prepared.plan
     render.print_plan(plan, sys.stderr)
     program = str(tools.path(SERVER))

@@ -17,6 +17,17 @@ _KV_TYPE_NUMBERS = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1":
 #: Either one says how OpenMP threads wait; a person who set one of them knows why.
 WAIT_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
+#: What no child has a use for, as downloads are made by the hub room: tokens, and proxies, which
+#: may be named with a password.
+_FOR_DOWNLOADS = {
+    "HF_TOKEN",
+    "HUGGING_FACE_HUB_TOKEN",
+    "MODELSCOPE_API_TOKEN",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+}
+
 #: What llama-server has of itself (common.h), said so that the dry run can rely on it: a draft
 #: guesses so many tokens ahead, and keeps its context in this type.
 DRAFT_N_MAX = 3
@@ -149,10 +160,13 @@ def child_environment(plan: Plan, inherited: Mapping[str, str]) -> dict[str, str
 def merged_environment(wanted: Mapping[str, str], inherited: Mapping[str, str]) -> dict[str, str]:
     """The person's own environment, and what is wanted where it is silent.
 
-    LLAMA_ARG_* are left out: they would override what was decided without a word.
+    LLAMA_ARG_* are left out: they would override what was decided without a word. So are the
+    secrets that downloads need.
     """
     environment = {
-        name: value for name, value in inherited.items() if not name.startswith("LLAMA_ARG_")
+        name: value
+        for name, value in inherited.items()
+        if not name.startswith("LLAMA_ARG_") and name.upper() not in _FOR_DOWNLOADS
     }
     waits_chosen = any(name in inherited for name in WAIT_VARIABLES)
     for name, value in wanted.items():

@@ -224,7 +224,10 @@ class Part:
         }
         fresh = self.side_car.with_name(self.side_car.name + ".new")
         with _disk(self.path):
-            fresh.write_text(json.dumps(told))
+            # Never through a link that somebody planted there.
+            fresh.unlink(missing_ok=True)
+            with fresh.open("x") as file:
+                json.dump(told, file)
             os.replace(fresh, self.side_car)
         self._unrecorded = 0
 

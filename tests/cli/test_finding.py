@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import run_localllm
 from tests.ggufs import Llama, Projector
 
-USAGE, MISSING, UNSOUND = 2, 3, 6
+USAGE, MISSING, NETWORK, UNSOUND = 2, 3, 5, 6
 SHAPE = Llama(n_layers=4, n_embd=256, n_head=4, n_head_kv=4, n_ff=512, n_ctx_train=4096)
 KINDS = {"Q8_0": "Q8_0", "Q4_K_M": "Q4_K", "F16": "F16"}
 
@@ -129,7 +129,10 @@ def test_what_is_not_there_is_not_chatted_with_from_memory(folder: Path) -> None
 def test_what_was_never_looked_at_is_not_known(tmp_path: Path) -> None:
     done = run_localllm("plan", str(tmp_path / "none.gguf"))
     assert done.returncode == MISSING
-    assert run_localllm("plan", "some/repository-GGUF").returncode == MISSING
+    done = run_localllm("plan", "some/repository-GGUF", "--offline")
+    assert done.returncode == NETWORK
+    assert "offline mode" in done.stderr
+    assert run_localllm("chat", "some/repository-GGUF", "-p", "x").returncode == MISSING
 
 
 def test_a_projector_is_part_of_the_plan(tmp_path: Path) -> None:
