@@ -69,9 +69,12 @@ def probe_reach(ref: ModelRef, web: Web) -> Iterator[Hop]:
 
 
 def exit_code(findings: Sequence[Finding]) -> int:
-    """0 when all is well, 1 with a warning, 4 where access is refused, 5 where a hop fails."""
-    if any(finding.code == "network.access" for finding in findings):
+    """0 when all is well, 1 with a warning, 3 or 4 for no such model or no access, 5 otherwise."""
+    codes = {finding.code for finding in findings}
+    if "network.access" in codes:
         return AccessError.exit_code
+    if "network.not-found" in codes:
+        return NotFoundError.exit_code
     by_level = {"ok": 0, "warn": 1, "fail": NetworkError.exit_code}
     return max((by_level[finding.level] for finding in findings), default=0)
 
