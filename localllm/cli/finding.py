@@ -189,6 +189,8 @@ def find_in(
         for opened, variant in zip(told, variants, strict=True)
     )
     _remember(offer.key, listing, models, seen)
+    if all(each.unusable for each in models):
+        raise _useless(listing, models[0].label, models[0].unusable)
     source = offer if isinstance(offer, Source) else None
     return FoundModels(models, there=There(source, listing, variants))
 
@@ -338,10 +340,15 @@ def _wanted(listing: Listing, quant: str | None, file: str | None) -> tuple[Vari
     if quant is not None:
         return (match_quant(quant, variants),)
     if all(variant.unusable for variant in variants):
-        raise IntegrityError(
-            f"nothing in {listing.repo} can be run: {variants[0].label}: {variants[0].unusable}"
-        )
+        raise _useless(listing, variants[0].label, variants[0].unusable)
     return variants
+
+
+def _useless(listing: Listing, label: str, why: str | None) -> IntegrityError:
+    return IntegrityError(
+        f"{label} of {listing.repo} cannot be run: {why}",
+        "it is so at its source: name another file, or tell its owner",
+    )
 
 
 def _holds(variant: Variant, file: str) -> bool:

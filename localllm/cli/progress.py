@@ -5,6 +5,7 @@ Knows terminals. On none, a line now and then says the same.
 
 from __future__ import annotations
 
+import math
 import time
 from typing import IO, TYPE_CHECKING
 
@@ -124,7 +125,8 @@ def _told(step: Step, meter: _Meter) -> str:
         return f"{format_bytes(step.size_bytes)}, verified"
     if rate:
         parts.append(f"{rate / 1e6:.1f} MB/s")
-        parts.append(f"{format_seconds((step.size_bytes - step.done_bytes) / rate)} left")
+        seconds = math.ceil((step.size_bytes - step.done_bytes) / rate)
+        parts.append(f"{seconds} s left" if seconds < 60 else f"{format_seconds(seconds)} left")
     if step.doing != "downloading":
         parts.append(step.doing)
     elif step.n_connections > 1:

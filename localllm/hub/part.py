@@ -4,8 +4,8 @@ Knows one file and its side-car. Knows nothing of where bytes come from.
 
 The side-car is written anew, atomically, at most _RECORD_BYTES behind the bytes, so that a process
 that is killed loses no more than that. What the kernel had not yet brought to the disk when the
-power went is lost as well, whatever the side-car says: it therefore keeps apart what was synced
-(`durable`), and after a restart of the machine nothing else counts.
+power went is lost as well, whatever that side-car says. A second one (`.synced`) therefore follows
+the syncs, synced itself, and after a restart of the machine it alone counts.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from localllm.errors import DiskError
 from localllm.units import MIB, format_bytes
@@ -119,9 +118,8 @@ class Part:
     def __init__(self, path: Path, identity: Identity) -> None:
         self.path = path
         self.identity = identity
-        self.side_car = side_car(path)
         self.have = Ranges()
-        self._durable = Ranges()
+        self._n_synced = 0
         self._unrecorded = 0
         self._fd = -1
         self._lock = threading.Lock()
@@ -136,11 +134,7 @@ class Part:
         with _disk(self.path):
             self._fd = os.open(self.path, flags | getattr(os, "O_CLOEXEC", 0), 0o666)
             try:
-                left = self._left_over()
-                if left is None:
-                    os.ftruncate(self._fd, 0)
-                else:
-                    self.have, self._durable = left, Ranges(left.pairs())
+                self._take_up()
                 # First the word, then the room: an older word would call the room bytes.
                 self._record()
                 os.ftruncate(self._fd, self.identity.size_bytes)
@@ -199,37 +193,55 @@ class Part:
         with _disk(self.path):
             os.fsync(self._fd)
 
-    def _left_over(self) -> Ranges | None:
-        """What an earlier run left of this file; None for nothing."""
+    def _take_up(self) -> None:
+        """Goes on with what an earlier run left of this file, or begins anew."""
+        synced = self._read(synced_side_car(self.path))
+        written = self._read(side_car(self.path))
+        left = written if written is not None and written.boot == _boot() else synced
+        if left is None:
+            synced_side_car(self.path).unlink(missing_ok=True)
+            os.ftruncate(self._fd, 0)
+            return
+        size = min(os.fstat(self._fd).st_size, self.identity.size_bytes)
+        self.have = Ranges((max(0, start), min(size, end)) for start, end in left.pairs)
+        self._n_synced = Ranges(synced.pairs).n_bytes if synced is not None else 0
+
+    def _read(self, path: Path) -> _Note | None:
+        """A side-car of this very file; None for none, another file's, or a damaged one."""
         try:
-            told = json.loads(self.side_car.read_bytes())
+            told = json.loads(path.read_bytes())
             if told["schema_version"] != _SCHEMA_VERSION:
                 return None
             if not self.identity.is_same(Identity(**told["identity"])):
                 return None
-            pairs = told["have"] if told["boot"] == _boot() else told["durable"]
-            size = min(os.fstat(self._fd).st_size, self.identity.size_bytes)
-            return Ranges((max(0, int(a)), min(size, int(b))) for a, b in pairs)
+            return _Note(tuple((int(a), int(b)) for a, b in told["have"]), str(told["boot"]))
         except (OSError, ValueError, LookupError, TypeError, OverflowError):
             return None
 
     def _record(self) -> None:
-        """Writes the side-car; the lock is held, or nobody else is here yet."""
-        told: dict[str, Any] = {
+        """Writes what is here into the side-car; the lock is held, or nobody else is here yet."""
+        self._write(side_car(self.path), self.have.pairs())
+        self._unrecorded = 0
+
+    def _write(
+        self, path: Path, pairs: Sequence[tuple[int, int]], *, is_synced: bool = False
+    ) -> None:
+        told = {
             "schema_version": _SCHEMA_VERSION,
             "identity": vars(self.identity),
-            "have": self.have.pairs(),
-            "durable": self._durable.pairs(),
+            "have": pairs,
             "boot": _boot(),
         }
-        fresh = self.side_car.with_name(self.side_car.name + ".new")
+        fresh = path.with_name(path.name + ".new")
         with _disk(self.path):
             # Never through a link that somebody planted there.
             fresh.unlink(missing_ok=True)
             with fresh.open("x") as file:
                 json.dump(told, file)
-            os.replace(fresh, self.side_car)
-        self._unrecorded = 0
+                if is_synced:
+                    file.flush()
+                    os.fsync(file.fileno())
+            os.replace(fresh, path)
 
     def _keep_synced(self) -> None:
         while True:
@@ -237,21 +249,34 @@ class Part:
                 self.changed.wait_for(self._sync_is_due)
                 if not self._is_open:
                     return
-                written = self.have.pairs()
+                pairs, n_bytes = self.have.pairs(), self.have.n_bytes
             try:
                 getattr(os, "fdatasync", os.fsync)(self._fd)
-            except OSError:
+                self._write(synced_side_car(self.path), pairs, is_synced=True)
+            except (OSError, DiskError):
                 return  # the next write meets the same disk, and says so
-            with self._lock:
-                self._durable = Ranges(written)
+            self._n_synced = n_bytes
 
     def _sync_is_due(self) -> bool:
-        return not self._is_open or self.have.n_bytes - self._durable.n_bytes >= _SYNC_BYTES
+        return not self._is_open or self.have.n_bytes - self._n_synced >= _SYNC_BYTES
+
+
+@dataclass(frozen=True)
+class _Note:
+    """What a side-car says: ranges that are here, and since which start of the machine."""
+
+    pairs: tuple[tuple[int, int], ...]
+    boot: str
 
 
 def side_car(part: Path) -> Path:
     """Where the side-car of a `.part` file is."""
     return part.with_name(part.name + ".json")
+
+
+def synced_side_car(part: Path) -> Path:
+    """Where the one is that tells what a power cut leaves."""
+    return part.with_name(part.name + ".json.synced")
 
 
 def settle(part: Path, final: Path) -> None:
@@ -268,16 +293,17 @@ def settle(part: Path, final: Path) -> None:
 
 
 def forget(part: Path) -> None:
-    """Removes the side-car of a file that is whole."""
-    with contextlib.suppress(OSError):
-        side_car(part).unlink()
+    """Removes the side-cars of a file that is whole."""
+    for path in (synced_side_car(part), side_car(part)):
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def remove(part: Path) -> None:
-    """Removes a `.part` file with its side-car."""
-    for path in (side_car(part), part):
-        with contextlib.suppress(OSError):
-            path.unlink()
+    """Removes a `.part` file with its side-cars."""
+    forget(part)
+    with contextlib.suppress(OSError):
+        part.unlink()
 
 
 def partial_bytes(part: Path) -> int:
