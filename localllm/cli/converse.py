@@ -91,6 +91,8 @@ def _on_this_machine(
         found = finding.find_here(ref, wishes.quant)
     except NotFoundError as error:
         found = pull.offer(ref, error, wishes, goal)
+    if found.note:
+        render.say(f"warning: {found.note}")
     prepared = prepare.prepare(found, wishes, goal)
     plan = prepared.plan
     _check_that_it_chats(plan.model, chat_template)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -29,7 +29,7 @@ from localllm.hub.web import Web, without_secrets
 from localllm.naming import ModelRef, parse_ref
 from localllm.plan import Candidate, Plan, Reason
 from localllm.profiles import load_policy
-from localllm.pull import model_path
+from localllm.pull import is_untouched, model_path
 from localllm.store import Manifest, Store
 from localllm.variants import RepoFile, Variant, group_files, match_quant
 from localllm.weights import read_weights
@@ -124,6 +124,7 @@ def find_here(ref: str | ModelRef, quant: str | None = None) -> FoundModels:
 
     Raises:
         NotFoundError: no such file, a missing shard, or a name that is not on this disk.
+        IntegrityError: a check found it damaged.
         GgufError, AccessError, UsageError: see `localfile.open_model`.
     """
     parsed = resolve(ref)
@@ -144,7 +145,8 @@ def find_here(ref: str | ModelRef, quant: str | None = None) -> FoundModels:
     kept = find_kept(parsed, quant)
     if not kept:
         raise NotFoundError(f"{ref} is not on this disk", f"localllm pull {ref}")
-    return FoundModels(tuple(open_kept(each, ref) for each in kept), kept=kept)
+    models = tuple(open_kept(each, ref) for each in kept)
+    return FoundModels(models, kept=kept, note=_doubt(kept, ref))
 
 
 def find_there(
@@ -475,6 +477,22 @@ def open_kept(manifest: Manifest, ref: str) -> Opened:
     return replace(opened, model=model, label=manifest.label)
 
 
+def _doubt(kept: Sequence[Manifest], ref: str) -> str | None:
+    """A sentence where files are not as they were when they were proven.
+
+    Raises:
+        IntegrityError: a check found one damaged.
+    """
+    for manifest in kept:
+        if "integrity" not in manifest.verified:
+            raise IntegrityError(
+                f"{manifest.name} is damaged, as a check found", f"localllm pull {ref}"
+            )
+        if not all(is_untouched(file) for file in manifest.files):
+            return f"{manifest.name} was written to since it was proven: localllm verify {ref}"
+    return None
+
+
 def _find_extracted(path: Path, ref: str) -> FoundModels:
     kept = find_kept(ModelRef("file", str(path)))  # the llamafile may be gone by now
     if not kept and not path.exists():
@@ -483,7 +501,7 @@ def _find_extracted(path: Path, ref: str) -> FoundModels:
         raise NotFoundError(
             f"the model inside {path} has to be taken out of it first", f"localllm pull {ref}"
         )
-    return FoundModels((open_kept(kept[0], ref),), kept=kept[:1])
+    return FoundModels((open_kept(kept[0], ref),), kept=kept[:1], note=_doubt(kept[:1], ref))
 
 
 def _stem(opened: Opened) -> str:

@@ -45,9 +45,7 @@ _FIRST = (
 )  # fmt: skip
 
 
-def print_plan(
-    plan: Plan, stream: IO[str], *, explain: bool = False, command: bool = True
-) -> None:
+def print_plan(plan: Plan, stream: IO[str], *, explain: bool = False, command: bool = True) -> None:
     """The plan: what, where, why, and the command that would run.
 
     Args:

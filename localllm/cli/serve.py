@@ -50,6 +50,8 @@ def run(
         found = finding.find_here(ref, wishes.quant)
     except NotFoundError as error:
         found = pull.offer(ref, error, wishes, goal)
+    if found.note:
+        render.say(f"warning: {found.note}")
     if wishes.mmproj is None:
         wishes = replace(wishes, mmproj=found.mmproj)
     prepared = prepare.prepare(found, wishes, goal)

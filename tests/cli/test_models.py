@@ -326,6 +326,22 @@ def test_all_that_is_here_is_verified(person: Person) -> None:
     assert person.runs("verify", Q8, "--all").returncode == USAGE
 
 
+def test_what_was_written_to_since_it_was_proven_is_told_before_it_runs(person: Person) -> None:
+    (pulled,) = person.pulls(Q8)
+    argv = ("chat", Q8, "-p", "x", "-n", "2", "--chat-template", "chatml")
+    assert "warning" not in person.runs(*argv).stderr
+    path = location(pulled).resolve()
+    damage(path)
+    os.utime(path)
+    done = person.runs(*argv)
+    assert f"was written to since it was proven: localllm verify {Q8}" in done.stderr
+    assert person.runs("verify", Q8, "--quick").returncode == DAMAGED
+    done = person.runs(*argv)
+    assert done.returncode == DAMAGED
+    assert "is damaged, as a check found" in done.stderr
+    assert done.stderr.endswith(f"hint: localllm pull {Q8}\n")
+
+
 def test_a_damaged_file_is_found_and_pulled_anew(person: Person) -> None:
     (pulled,) = person.pulls(Q8)
     path = location(pulled)
