@@ -501,7 +501,7 @@ class TestLlamafiles:
         assert file.digests == {"sha256": sha256(models[name_of("Q8_0")])}
         sizes = [(home / path).stat().st_size for path in kept_files(home)]
         assert max(sizes) < len(packed)
-        assert len(file.proofs) == claimed
+        assert len(file.archive_proofs) == claimed
         for proof in file.proofs:  # which are to hold of the file that is here, for `verify`
             assert file.digests[proof.algorithm] == proof.hex
             assert sha256(packed) in proof.by

@@ -29,8 +29,9 @@ from localllm.hub.web import Web, without_secrets
 from localllm.naming import ModelRef, parse_ref
 from localllm.plan import Candidate, Plan, Reason
 from localllm.profiles import load_policy
-from localllm.pull import is_untouched, model_path
+from localllm.pull import model_path
 from localllm.store import Manifest, Store
+from localllm.store.checks import is_untouched
 from localllm.variants import RepoFile, Variant, group_files, match_quant
 from localllm.weights import read_weights
 
@@ -128,7 +129,7 @@ def find_here(ref: str | ModelRef, quant: str | None = None) -> FoundModels:
         GgufError, AccessError, UsageError: see `localfile.open_model`.
     """
     parsed = resolve(ref)
-    ref = _shown(parsed)
+    ref = shown(parsed)
     if parsed.kind == "demo":
         return FoundModels((localfile.open_model(demo.model_path(), ref, "demo"),))
     if parsed.kind == "file":
@@ -168,7 +169,7 @@ def find_there(
     """
     parsed = resolve(ref)
     source, its_file = _source(parsed, web)
-    return find_in(source, _shown(parsed), quant or parsed.quant, file or its_file)
+    return find_in(source, shown(parsed), quant or parsed.quant, file or its_file)
 
 
 def find_in(
@@ -309,7 +310,7 @@ def expanded(ref: str) -> Path:
         raise NotFoundError(f"{ref!r} begins with an unknown user's home", "write it out") from None
 
 
-def _shown(parsed: ModelRef) -> str:
+def shown(parsed: ModelRef) -> str:
     """The reference as it may be shown and kept: a URL may hold secrets."""
     return without_secrets(parsed.text) if parsed.kind == "url" else parsed.text
 
@@ -427,7 +428,7 @@ def _without_network(
     kept = find_kept(parsed, quant)
     if not kept:
         raise error
-    models = tuple(open_kept(each, _shown(parsed)) for each in kept)
+    models = tuple(open_kept(each, shown(parsed)) for each in kept)
     return FoundModels(models, kept=kept, note=error.message)
 
 

@@ -108,14 +108,16 @@ def _find(text: str) -> tuple[tuple[Manifest, ...], str | None]:
     parsed = reference(text)
     found = finding.find_kept(replace(parsed, revision=None))
     if not found:
-        raise NotFoundError(f"there is no {parsed.text} in the store", "localllm list shows all")
+        raise NotFoundError(
+            f"there is no {finding.shown(parsed)} in the store", "localllm list shows all"
+        )
     return found, parsed.revision
 
 
 def _only(found: tuple[Manifest, ...], text: str) -> Manifest:
     if len(found) > 1:
         raise UsageError(
-            f"{text} may be any of {len(found)} models here",
+            f"{finding.shown(reference(text))} may be any of {len(found)} models here",
             f"name one of {', '.join(typed_name(each) for each in found)}",
         )
     return found[0]

@@ -19,9 +19,10 @@ from localllm.hub.web import Web
 from localllm.naming import ModelRef, parse_ref
 from localllm.outline import outline
 from localllm.planner import Wishes
-from localllm.pull import Order, Pulled, is_untouched, pull
+from localllm.pull import Order, Pulled, missing_bytes, pull
 from localllm.readahead import ReadAhead
 from localllm.store import Manifest, Store
+from localllm.store.checks import is_untouched
 from localllm.store.manifest import Role
 from localllm.units import format_bytes
 from localllm.variants import RepoFile, Variant
@@ -63,6 +64,11 @@ class Chosen:
         """Of all its files."""
         return sum(file.size_bytes for file, _ in self.order.files)
 
+    @property
+    def missing_bytes(self) -> int:
+        """Of these, what would have to be downloaded."""
+        return missing_bytes(self.order, Store.here())
+
 
 def claims_of(sha256: str | None, md5: str | None) -> tuple[Claim, ...]:
     """The flags as claims.
@@ -100,7 +106,7 @@ def run(request: Request, *, offline: bool, dry_run: bool, yes: bool, as_json: b
         return
     if not as_json:
         show(chosen)
-    if not yes and not as_json and not agreed(chosen):
+    if not yes and not agreed(chosen):
         render.say("nothing was downloaded")
         return
     pulled = fetch(chosen, quiet=as_json)
@@ -160,7 +166,13 @@ def _is_it(manifest: Manifest, request: Request) -> bool:
         and request.file in (None, *(file.path for file in files))
         and (not request.with_mmproj or "mmproj" in roles)
         and (not request.with_draft or "draft" in roles)
-        and all(is_untouched(f, request.claims if f.role == "model" else ()) for f in files)
+        and all(is_untouched(file) for file in files)
+        and all(
+            file.has(claim.algorithm, claim.hex)
+            for file in files
+            if file.role == "model"
+            for claim in request.claims
+        )
     )
 
 
@@ -238,17 +250,18 @@ def show(chosen: Chosen) -> None:
 
 
 def agreed(chosen: Chosen) -> bool:
-    """Whether the person wants it; off a terminal nobody is asked.
+    """Whether the person wants it downloaded; what needs no download is not asked about.
 
     Raises:
         UsageError: there is nobody to ask.
     """
+    n_bytes = chosen.missing_bytes
+    if not n_bytes:
+        return True
+    due = format_bytes(n_bytes)
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise UsageError(
-            f"pulling {format_bytes(chosen.size_bytes)} wants a yes, and there is no terminal",
-            "add --yes",
-        )
-    sys.stderr.write(f"Download {format_bytes(chosen.size_bytes)}? [Y/n] ")
+        raise UsageError(f"a download of {due} wants a yes, and there is no terminal", "add --yes")
+    sys.stderr.write(f"Download {due}? [Y/n] ")
     sys.stderr.flush()
     answer = sys.stdin.readline()
     return bool(answer) and answer.strip().lower() in ("", "y", "yes")
@@ -271,11 +284,8 @@ def fetch(chosen: Chosen, *, quiet: bool = False) -> Pulled:
 def tell(pulled: Pulled) -> None:
     """What was proven, by whose word, and what to do now."""
     for file, how in zip(pulled.manifest.files, pulled.how, strict=True):
-        said = [
-            f"{claim.algorithm} as {claim.by} says"
-            + (", which proves the transfer alone" if claim.proves == "transfer" else "")
-            for claim in file.proofs
-        ]
+        said = [_said(claim) for claim in file.proofs]
+        said += [f"its llamafile's {_said(claim)}" for claim in file.archive_proofs]
         proof = "; ".join(said) or f"nobody claims a digest; sha256 {file.digests['sha256']}"
         origin = {"downloaded": "downloaded", "here": "was here"}.get(how, f"linked from {how}")
         render.say(f"{file.path}: {origin}, {proof}")
@@ -284,6 +294,12 @@ def tell(pulled: Pulled) -> None:
     for warning in pulled.warnings:
         render.say(f"warning: {warning}")
     render.say(f"ready: localllm chat {typed_name(pulled.manifest)}")
+
+
+def _said(claim: Claim) -> str:
+    """As in "sha256 as huggingface.co says"."""
+    alone = ", which proves the transfer alone" if claim.proves == "transfer" else ""
+    return f"{claim.algorithm} as {claim.by} says{alone}"
 
 
 def _told(manifest: Manifest, how: Any, checks: Any, warnings: Any) -> dict[str, Any]:
@@ -300,6 +316,7 @@ def _told(manifest: Manifest, how: Any, checks: Any, warnings: Any) -> dict[str,
                 "size_bytes": file.size_bytes,
                 "digests": dict(file.digests),
                 "proofs": [vars(claim) for claim in file.proofs],
+                "archive_proofs": [vars(claim) for claim in file.archive_proofs],
                 "role": file.role,
                 "from": origin,
             }

@@ -143,11 +143,16 @@ def download(
         if not unmet:
             return Downloaded(digests, tuple(claims), fetched, kept)
         remove(path)
+        if best not in unmet:
+            break  # it is the very file, of which somebody says another thing
     wrong = unmet[0]
     raise IntegrityError(
         f"{remote.name} has the {wrong.algorithm} {digests[wrong.algorithm]}, and"
         f" {wrong.by} says {wrong.hex}",
-        "what was downloaded is thrown away; if this stays, the source is damaged",
+        "what was downloaded is thrown away. A checksum file may be out of date: --sha256 DIGEST"
+        " overrules it"
+        if best not in unmet
+        else "what was downloaded is thrown away; if this stays, the source is damaged",
     )
 
 

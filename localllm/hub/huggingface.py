@@ -7,6 +7,7 @@ files' bytes come another way (download.py), as that library neither resumes nor
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling
 
 MAIN = "main"
+_COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
+#: What huggingface_hub raises over an answer that is no JSON, or of another shape.
+_NO_HUB = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _PUBLIC_HOSTS = ("huggingface.co", "hf.co")
 
 
@@ -67,12 +72,8 @@ class HuggingFace:
     def listing(self) -> Listing:
         """The files at the commit that the revision stands for now; see Source."""
         info = self._web.persist(self._ask)
-        files = tuple(
-            RepoFile(sibling.rfilename, sibling.size, *_digests(sibling))
-            for sibling in info.siblings or ()
-            if sibling.size is not None
-        )
-        if not info.sha:
+        files = tuple(filter(None, map(_file, info.siblings or ())))
+        if not isinstance(info.sha, str) or not _COMMIT.fullmatch(info.sha):
             raise NetworkError(f"{self._host} does not say which commit of {self.repo} it lists")
         return Listing(
             kind="hf",
@@ -157,7 +158,9 @@ class HuggingFace:
                     "is there a network? localllm doctor --network REF looks where it breaks;"
                     " --offline works with what is here",
                 ) from None
-            if isinstance(exc, (ValueError, LookupError, TypeError)):
+            if isinstance(
+                exc, (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+            ):
                 raise NetworkError(
                     f"{self._host} does not answer as the hub does",
                     "is HF_ENDPOINT right, or does a login page stand before the network?",
@@ -212,8 +215,19 @@ class HuggingFace:
         return error
 
 
-def _digests(sibling: RepoSibling) -> tuple[str | None, str | None]:
-    """sha256 of what is in LFS, git's sha1 of the rest."""
-    if sibling.lfs is not None:
-        return sibling.lfs.sha256, None
-    return None, sibling.blob_id
+def _file(sibling: RepoSibling) -> RepoFile | None:
+    """A file as the hub lists it; None for what is none: a listing is somebody else's word.
+
+    sha256 of what is in LFS, git's sha1 of the rest.
+    """
+    path, size = sibling.rfilename, sibling.size
+    if not isinstance(path, str) or type(size) is not int or size < 0:
+        return None
+    lfs = sibling.lfs
+    if lfs is None:
+        return RepoFile(path, size, git_sha1=_digest(sibling.blob_id, _COMMIT))
+    return RepoFile(path, size, _digest(lfs.sha256, _SHA256))
+
+
+def _digest(said: object, form: re.Pattern[str]) -> str | None:
+    return said.lower() if isinstance(said, str) and form.fullmatch(said.lower()) else None

@@ -37,6 +37,15 @@ class Check:
     message: str
 
 
+def is_untouched(file: StoredFile) -> bool:
+    """Whether a file has the size and the time of writing that it had when it was proven."""
+    try:
+        status = Path(file.location).stat()
+    except OSError:
+        return False
+    return (status.st_size, status.st_mtime_ns) == (file.size_bytes, file.mtime_ns)
+
+
 def check_integrity(file: StoredFile, on_progress: OnProgress | None = None) -> Check:
     """Whether a file still has the size and every digest that were recorded, and claimed, of it.
 

@@ -46,6 +46,7 @@ class StoredFile:
         mtime_ns: when its bytes were last written, as they were proven.
         digests: of its bytes, as they were computed here; sha256 is among them.
         proofs: what somebody else says of them; they agreed.
+        archive_proofs: likewise, of the llamafile that it was taken out of.
         role: what it is to the model.
         adopted: the program whose file it was before ours; None where we downloaded it.
         in_place: it stood at its location before us, and stays there when the model goes.
@@ -57,9 +58,15 @@ class StoredFile:
     mtime_ns: int
     digests: Mapping[Algorithm, str]
     proofs: tuple[Claim, ...] = ()
+    archive_proofs: tuple[Claim, ...] = ()
     role: Role = "model"
     adopted: str | None = None
     in_place: bool = False
+
+    def has(self, algorithm: Algorithm, digest: str) -> bool:
+        """Whether the file, or the llamafile it came in, was proven to have this digest."""
+        of_archive = {(claim.algorithm, claim.hex) for claim in self.archive_proofs}
+        return self.digests.get(algorithm) == digest or (algorithm, digest) in of_archive
 
 
 @dataclass(frozen=True)
@@ -197,11 +204,16 @@ def _file(entry: Mapping[str, Any]) -> StoredFile:
         size_bytes=_typed(entry["size_bytes"], int),
         mtime_ns=_typed(entry["mtime_ns"], int),
         digests=digests,
-        proofs=tuple(_claim(_typed(claim, dict)) for claim in _typed(entry["proofs"], list)),
+        proofs=_claims(entry["proofs"]),
+        archive_proofs=_claims(entry["archive_proofs"]),
         role=_one_of(entry["role"], _ROLES),
         adopted=_maybe(entry["adopted"], str),
         in_place=_typed(entry["in_place"], bool),
     )
+
+
+def _claims(entries: Any) -> tuple[Claim, ...]:
+    return tuple(_claim(_typed(claim, dict)) for claim in _typed(entries, list))
 
 
 def _claim(entry: Mapping[str, Any]) -> Claim:

@@ -182,12 +182,23 @@ class TestMainPath:
         assert (unheard["files"][0]["from"], unheard["fetched_bytes"]) == ("here", 0)
         assert unheard.keys() == told.keys()
 
+    def test_what_is_here_needs_no_yes(
+        self, hub: LoopbackHub, commit: str, program: Program
+    ) -> None:
+        assert program("pull", REPO, "--json")[0] == USAGE
+        assert program("pull", REPO, "--json", "--yes")[0] == 0
+        hub.reset()
+        status, out, _ = program("pull", REPO, "--json")
+        assert status == 0
+        assert json.loads(out)["fetched_bytes"] == 0
+        assert hub.sent_bytes("*.gguf") == 0
+
     def test_off_a_terminal_nobody_is_asked_and_nothing_is_done(
         self, hub: LoopbackHub, commit: str, program: Program
     ) -> None:
         status, out, err = program("pull", REPO)
         assert (status, out) == (USAGE, "")
-        assert "pulling 1.5 MiB wants a yes, and there is no terminal" in err
+        assert "a download of 1.5 MiB wants a yes, and there is no terminal" in err
         assert "hint: add --yes" in err
         assert (kept(), Store.here().hub_root.exists()) == ([], False)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pytest
 
@@ -14,7 +17,16 @@ from localllm.hub.patience import Limits
 from localllm.hub.source import Source
 from localllm.hub.web import Web
 from localllm.naming import parse_ref
-from tests.loopback_hub import CutJson, LoopbackHub, NotJson, ServerError, TooManyRequests
+from tests.loopback_hub import (
+    CutJson,
+    Fault,
+    LoopbackHub,
+    NotJson,
+    ServerError,
+    TooManyRequests,
+)
+from tests.loopback_hub.contents import Memory
+from tests.loopback_hub.messages import Reply, Request, whole
 
 DATA = b"GGUF" + bytes(5000)
 QUICK = Limits(connect_seconds=5, idle_seconds=5, attempts=3, backoff_seconds=0.01)
@@ -123,6 +135,51 @@ def test_a_hub_that_does_not_answer_as_one_is_a_network_error(
         source().listing()
     assert caught.value.exit_code == 5
     assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"siblings": [{"rfilename": None, "size": 1}]},
+        {"siblings": [{"rfilename": 7, "size": 1}]},
+        {"siblings": [{"rfilename": "m.gguf", "size": "12"}]},
+        {"siblings": [{"rfilename": "m.gguf", "size": -1}]},
+        {"siblings": [{"rfilename": "m.gguf", "size": 1.5}]},
+        {"siblings": [{"rfilename": "m.gguf", "size": 5, "lfs": {"sha256": "../x", "size": 5}}]},
+        {"siblings": [{"rfilename": "m.gguf", "size": 5, "lfs": []}]},
+        {"siblings": "m.gguf"},
+        {"siblings": None},
+        {"sha": 7},
+        {"sha": "../../x"},
+        {"sha": None},
+        {"siblings": [[]]},
+    ],
+    ids=str,
+)
+def test_metadata_of_another_kind_is_left_out_or_told(
+    hub: LoopbackHub, change: dict[str, object]
+) -> None:
+    hub.add_repo("org/m", {"m.gguf": DATA})
+    hub.misbehave(_Says(change))
+    listing = None
+    with contextlib.suppress(NetworkError):
+        listing = source().listing()
+    if listing is not None:
+        assert all(file.sha256 is None and file.size_bytes >= 0 for file in listing.files)
+        assert len(listing.revision) == 40
+
+
+@dataclass(frozen=True)
+class _Says(Fault):
+    """Metadata in which some fields are others."""
+
+    change: dict[str, object]
+    routes = frozenset(("api",))
+
+    def spoil(self, request: Request, reply: Reply) -> Reply:
+        told = json.loads(reply.content.read(0, reply.content.size_bytes))
+        raw = Memory(json.dumps({**told, **self.change}).encode())
+        return whole(200, raw, {"Content-Type": "application/json"})
 
 
 def test_a_hub_that_falters_once_is_asked_again(hub: LoopbackHub) -> None:

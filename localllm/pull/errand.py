@@ -1,23 +1,17 @@
-"""Pulling a model: its files found here, taken over from another program, or downloaded; proven.
-
-Puts the hub's room and the store's together. Knows nothing of terminals: what goes on is told
-through a function that it is handed.
-"""
+"""One order on its way, file by file: where each is, how it gets into its place, who vouches."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from localllm.digests import Algorithm, Claim
-from localllm.errors import DiskError, IntegrityError, UsageError
+from localllm.errors import DiskError, IntegrityError
 from localllm.hub import llamafile, localfile
-from localllm.hub.download import Connections, Progress, download
+from localllm.hub.download import Progress, download
 from localllm.hub.part import (
     forget,
     partial_bytes,
@@ -27,153 +21,26 @@ from localllm.hub.part import (
     side_car,
     url_digest,
 )
-from localllm.hub.source import Listing, Source
-from localllm.plan import Model
+from localllm.pull.order import Order, Pulled, Step, model_path
 from localllm.store import Facts, Manifest, Repo, Store, StoredFile
 from localllm.store.adoption import HUB_PROGRAM, adopt, find_elsewhere, hash_file
 from localllm.store.checks import (
-    Check,
     chat_template_sha256,
     check_quantization,
     check_structure,
     header_sha256,
+    is_untouched,
 )
 from localllm.store.manifest import CheckName, Role
-from localllm.variants import RepoFile, Variant
-
-Doing = Literal["waiting", "verifying", "downloading", "extracting"]
+from localllm.variants import RepoFile
 
 
-@dataclass(frozen=True)
-class Step:
-    """What is being done right now.
-
-    Attributes:
-        file: which one, as its repository calls it.
-        doing: "waiting" for another process, "verifying" what is here already, "downloading"
-            (and verifying while it comes), "extracting".
-        done_bytes, size_bytes: how far.
-        hashed_bytes: of a download, how much is verified.
-        n_connections: of a download.
-        note: what a person should know: why something is tried again.
-    """
-
-    file: str
-    doing: Doing
-    done_bytes: int = 0
-    size_bytes: int = 0
-    hashed_bytes: int = 0
-    n_connections: int = 0
-    note: str | None = None
-
-
-@dataclass(frozen=True)
-class Order:
-    """What is to be here in the end.
-
-    Attributes:
-        source: where it comes from; None where it is in an archive here.
-        listing: of that.
-        variant: the model.
-        model: what its headers told.
-        beside: projectors and drafts to come with it.
-        claims: what the person says of the model's file; of one file only.
-        reserve_bytes: of the disk, to be left free.
-        connections: how many a download may take.
-        archive: the llamafile that the model is in, where that is on this disk.
-    """
-
-    source: Source | None
-    listing: Listing
-    variant: Variant
-    model: Model
-    beside: tuple[tuple[RepoFile, Role], ...] = ()
-    claims: tuple[Claim, ...] = ()
-    reserve_bytes: int = 0
-    connections: Connections = field(default_factory=Connections)
-    archive: Path | None = None
-
-    @property
-    def files(self) -> tuple[tuple[RepoFile, Role], ...]:
-        """All files, with what they are to the model."""
-        role: Role = "model"
-        return (*((file, role) for file in self.variant.files), *self.beside)
-
-    @property
-    def is_llamafile(self) -> bool:
-        """The model is inside another file."""
-        return self.variant.files[0].path.lower().endswith(".llamafile")
-
-
-@dataclass(frozen=True)
-class Pulled:
-    """A model that is here and proven.
-
-    Attributes:
-        manifest: of it.
-        fetched_bytes: over the network.
-        how: for each file, where it came from: "downloaded", "here", or the program that had it.
-        checks: what was looked at beside the digests.
-        warnings: for a person.
-    """
-
-    manifest: Manifest
-    fetched_bytes: int
-    how: tuple[str, ...]
-    checks: tuple[Check, ...]
-    warnings: tuple[str, ...]
-
-
-def pull(order: Order, store: Store, on_step: Callable[[Step], None] = lambda _: None) -> Pulled:
-    """Brings every file of the order here.
-
-    For each: 1. what a manifest vouches for; 2. what lies in the cache, after hashing it; 3. what
-    another program on this machine has, likewise, by a link; 4. the download. Locks are held until
-    the manifest stands, so that others who want the same wait for it.
-
-    Raises:
-        DiskError: no room. IntegrityError: not what it claims to be. NetworkError, AccessError,
-        NotFoundError: not to be had. What was downloaded so far stays.
-    """
-    if order.variant.unusable:
-        raise IntegrityError(f"{order.variant.label} cannot be run: {order.variant.unusable}")
-    if order.claims and len(order.variant.files) > 1:
-        raise UsageError(
-            f"{order.variant.label} is {len(order.variant.files)} files, and a digest is of one",
-            "leave out --sha256 and --md5: the parts are checked as the hub lists them",
-        )
-    _check_claims(order)
-    errand = _Errand(order, store, on_step)
-    with contextlib.ExitStack() as locks:
-        errand.check_room()
-        stored, how = [], []
-        for file, role in order.files:
-            found, origin = errand.obtain(locks, file, role)
-            stored.append(found)
-            how.append(origin)
-        return errand.finish(stored, how)
-
-
-def _check_claims(order: Order) -> None:
-    """That the person and the listing mean the same file, before any of it is downloaded.
-
-    Raises:
-        IntegrityError: they do not.
-    """
-    file, listing = order.variant.files[0], order.listing
-    for claim in order.claims:
-        if claim.algorithm == "sha256" and file.sha256 not in (None, claim.hex):
-            raise IntegrityError(
-                f"{claim.by} wants {file.path} to have the sha256 {claim.hex}, and"
-                f" {listing.authority} lists it with {file.sha256}",
-                "nothing was downloaded; is it the right file and revision?",
-            )
-
-
-class _Errand:
+class Errand:
     """One order on its way."""
 
-    def __init__(self, order: Order, store: Store, on_step: Callable[[Step], None]) -> None:
+    def __init__(
+        self, order: Order, store: Store, on_step: Callable[[Step], None] = lambda _: None
+    ) -> None:
         self._order = order
         self._listing = order.listing
         self._store = store
@@ -181,23 +48,28 @@ class _Errand:
         self._repo: Repo = store.repo(order.listing.kind, order.listing.repo)
         self._fetched_bytes = 0
 
+    @property
+    def missing_bytes(self) -> int:
+        """How much has to be downloaded, as far as names and sizes tell."""
+        if self._order.archive is not None:
+            return 0
+        return sum(
+            file.size_bytes - partial_bytes(self._repo.part_path(self._key(file)))
+            for file, _ in self._order.files
+            if self._is_missing(file)
+        )
+
     def check_room(self) -> None:
         """That the disk has room for what is not here yet.
 
         Raises:
             DiskError: it has not.
         """
-        due = 0
-        for file, _ in self._order.files:
-            if not self._is_missing(file):
-                continue
-            if self._order.archive is None:
-                due += file.size_bytes - partial_bytes(self._repo.part_path(self._key(file)))
-            if self._order.is_llamafile:
-                due += self._order.model.size_bytes  # beside the archive, until that goes
-        folder = next(
-            each for each in (self._repo.folder, *self._repo.folder.parents) if each.exists()
-        )
+        due = self.missing_bytes
+        if self._order.is_llamafile and self._is_missing(self._order.variant.files[0]):
+            due += self._order.model.size_bytes  # beside the archive, until that goes
+        folders = (self._repo.folder, *self._repo.folder.parents)
+        folder = next(each for each in folders if each.exists())
         missing = room_missing(folder, due, self._order.reserve_bytes) if due else None
         if missing is not None:
             raise DiskError(missing, "free some space, or choose a smaller one: --quant")
@@ -211,7 +83,7 @@ class _Errand:
         locks.enter_context(self._repo.lock(key, lambda: self._on_step(waiting)))
         vouched = self._vouched(file)
         if vouched is not None:
-            return replace(vouched, role=role), "here"
+            return replace(self._in_place(vouched, file), role=role), "here"
         claims = self._claims(file)
         if file.path.lower().endswith(".llamafile"):
             return self._extracted(locks, file, key, claims), "downloaded"
@@ -323,17 +195,18 @@ class _Errand:
 
     def _sha256(self, file: RepoFile) -> str | None:
         """What its sha256 has to be, where the listing or the person says."""
-        own = self._order.claims if file in self._order.variant.files else ()
-        said = (claim.hex for claim in own if claim.algorithm == "sha256")
+        said = (claim.hex for claim in self._own(file) if claim.algorithm == "sha256")
         return file.sha256 or next(said, None)
 
     def _claims(self, file: RepoFile) -> tuple[Claim, ...]:
-        """All that anybody says of the file's digests, the person first."""
-        own = self._order.claims if file in self._order.variant.files else ()
-        listed = self._listing.claims(file)
-        source = self._order.source
-        beside = source.checksums(self._listing, file) if source is not None else ()
-        return tuple(dict.fromkeys((*own, *listed, *beside)))
+        """What has to be true of the file's digests.
+
+        1. What the person says; 2. what the listing says; 3. where the person says nothing, what
+        checksum files say: a stale one is overruled by --sha256 or --md5.
+        """
+        own, source = self._own(file), self._order.source
+        beside = () if own or source is None else source.checksums(self._listing, file)
+        return tuple(dict.fromkeys((*own, *self._listing.claims(file), *beside)))
 
     def _vouched(self, file: RepoFile) -> StoredFile | None:
         """The file as a manifest has it, where nobody touched it since it was proven."""
@@ -343,19 +216,29 @@ class _Errand:
                 continue
             if "integrity" not in manifest.verified:  # `verify` found it damaged
                 continue
+            is_same_version = manifest.revision == listing.revision
             for each in manifest.files:
-                is_same_version = manifest.revision == listing.revision
-                if each.path != file.path or not is_untouched(each, self._order.claims):
+                if each.path != file.path or not is_untouched(each):
                     continue
-                if is_same_version:
+                if not all(each.has(claim.algorithm, claim.hex) for claim in self._own(file)):
+                    continue
+                is_same = file.sha256 is not None and each.has("sha256", file.sha256)
+                if is_same_version or (is_same and self._repo.blob_of(Path(each.location))):
                     return each
-                blob = self._repo.blob_of(Path(each.location))
-                is_same = file.sha256 is not None and _is_of(each, "sha256", file.sha256)
-                if is_same and blob is not None:
-                    name = model_path(file.path)
-                    location = self._repo.publish(blob, listing.revision, name)
-                    return replace(each, location=str(location), in_place=False)
         return None
+
+    def _in_place(self, stored: StoredFile, file: RepoFile) -> StoredFile:
+        """The stored file, at this revision as well."""
+        blob = self._repo.blob_of(Path(stored.location))
+        entry = self._repo.snapshot_path(self._listing.revision, model_path(file.path))
+        if blob is None or stored.location == str(entry):
+            return stored
+        location = self._repo.publish(blob, self._listing.revision, model_path(file.path))
+        return replace(stored, location=str(location), in_place=False)
+
+    def _own(self, file: RepoFile) -> tuple[Claim, ...]:
+        """What the person says of the file."""
+        return self._order.claims if file in self._order.variant.files else ()
 
     def _is_ours(self, key: str) -> bool:
         """Whether a file that no manifest vouches for was downloaded by us: its side-car is left.
@@ -447,12 +330,8 @@ class _Errand:
         digests = llamafile.extract(path, member, taken_out, told)
         blob = self._settled(locks, taken_out, digests["sha256"], digests)
         remove(part)
-        # What was said is of the archive, and what will be verified is the model.
-        proofs = [
-            Claim("sha256", digests["sha256"], f"{claim.by}{_of_archive(claim)}", claim.proves)
-            for claim in claims
-        ]
-        return self._published(file, blob, digests, proofs, "model")
+        stored = self._published(file, blob, digests, (), "model")
+        return replace(stored, archive_proofs=tuple(claims))
 
     def _published(
         self,
@@ -474,33 +353,3 @@ class _Errand:
             proofs=tuple(claims),
             role=role,
         )
-
-
-def is_untouched(file: StoredFile, claims: Sequence[Claim] = ()) -> bool:
-    """Whether a file is as it was proven, and proven by all of these claims."""
-    try:
-        status = os.stat(file.location)
-    except OSError:
-        return False
-    if not all(_is_of(file, claim.algorithm, claim.hex) for claim in claims):
-        return False
-    return (status.st_size, status.st_mtime_ns) == (file.size_bytes, file.mtime_ns)
-
-
-def _is_of(file: StoredFile, algorithm: Algorithm, digest: str) -> bool:
-    """Whether a file was proven to have this digest; of a llamafile's model, the llamafile."""
-    claimed = Claim(algorithm, digest, "")
-    if any(proof.by.endswith(_of_archive(claimed)) for proof in file.proofs):
-        return True
-    return file.digests.get(algorithm) == digest
-
-
-def _of_archive(claim: Claim) -> str:
-    """What is noted of a llamafile's digest behind the name of whoever said it."""
-    return f", whose llamafile has the {claim.algorithm} {claim.hex}"
-
-
-def model_path(path: str) -> str:
-    """What a file of a repository is called here: of a llamafile only the model is kept."""
-    stem = path[: -len(".llamafile")]
-    return f"{stem}.gguf" if path.lower().endswith(".llamafile") else path
