@@ -6,6 +6,8 @@ Everything from one loopback server, interleaved, medians of ratios:
 - one connection against `curl -o`, against `sha256` alone, and against both one after the other;
 - the same with the hash left out: what hashing adds;
 - a server that caps each connection, against N times the cap;
+- one connection of a capped server, with and without the hash: what hashing adds where a network
+  and not this machine is the limit;
 - the most memory that a downloading process ever held.
 The goals: at least 0.9 of the slower of curl and the hash, hashing adds 10 % at most, within 20 %
 of N times the cap, 150 MB. With --folder on a disk the last write to it counts as well: ours waits
@@ -30,6 +32,8 @@ from typing import Any
 from benchmarks.common import store
 from localllm.units import MIB, format_bytes, parse_bytes
 
+#: A line of 3.2 Gbit/s.
+_LINE = 400_000_000
 _CHILD = """
 import json, resource, sys, time
 from pathlib import Path
@@ -133,6 +137,14 @@ def one_connection(folder: Path, source: Path, size: int, rounds: int) -> dict[s
 def capped(folder: Path, source: Path, size: int, cap: int) -> dict[str, Any]:
     sha256 = run(_HASH, str(source)).split()[0]
     result: dict[str, Any] = {"cap": cap}
+    with served(source, "--cap", str(_LINE)) as url:
+        seconds = {
+            hashes: child(url, folder / "out.part", sha256, 1, hashes)["seconds"]
+            for hashes in ("yes", "no")
+        }
+    added = seconds["yes"] / seconds["no"] - 1
+    print(f"{'hashing adds, at 400 MB/s':<28} {added:6.2f}")
+    result["hashing adds at 400 MB/s"] = added
     with served(source, "--cap", str(cap)) as url:
         for most in (2, 4, 8):
             told = child(url, folder / "out.part", sha256, most)

@@ -24,7 +24,7 @@ from localllm.errors import DiskError
 from localllm.units import MIB, format_bytes
 
 _SCHEMA_VERSION = 1
-_RECORD_BYTES = 2 * MIB
+_RECORD_BYTES = 4 * MIB
 #: Synced behind the download's back, in pieces of this size or more.
 _SYNC_BYTES = 8 * MIB
 
@@ -128,6 +128,7 @@ class Part:
         self._syncer: threading.Thread | None = None
         self._is_open = False
         self._n_writing = 0
+        self._boot = _boot()
 
     def __enter__(self) -> Part:
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
@@ -197,7 +198,7 @@ class Part:
         """Goes on with what an earlier run left of this file, or begins anew."""
         synced = self._read(synced_side_car(self.path))
         written = self._read(side_car(self.path))
-        left = written if written is not None and written.boot == _boot() else synced
+        left = written if written is not None and written.boot == self._boot else synced
         if left is None:
             synced_side_car(self.path).unlink(missing_ok=True)
             os.ftruncate(self._fd, 0)
@@ -230,16 +231,15 @@ class Part:
             "schema_version": _SCHEMA_VERSION,
             "identity": vars(self.identity),
             "have": pairs,
-            "boot": _boot(),
+            "boot": self._boot,
         }
         fresh = path.with_name(path.name + ".new")
         with _disk(self.path):
             # Never through a link that somebody planted there.
             fresh.unlink(missing_ok=True)
-            with fresh.open("x") as file:
-                json.dump(told, file)
+            with fresh.open("xb", buffering=0) as file:
+                file.write(json.dumps(told).encode())
                 if is_synced:
-                    file.flush()
                     os.fsync(file.fileno())
             os.replace(fresh, path)
 
