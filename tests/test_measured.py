@@ -12,6 +12,7 @@ import pytest
 from localllm.hardware import Accelerator, Cpu, Hardware, Memory, System
 from localllm.measured import Experience, Key, Measurement
 from localllm.plan import Model, Plan
+from localllm.variants import RepoFile
 
 GPU = Accelerator("nvidia", 0, name="NVIDIA H200", driver="550.54.15")
 MACHINE = Hardware(System("Linux"), Cpu("AMD EPYC 9B45"), Memory(), (GPU,))
@@ -47,7 +48,7 @@ def with_gpu(**changes: object) -> Hardware:
         {"draft": MODEL},
         {"model": replace(MODEL, quant="Q8_0")},
         {"model": replace(MODEL, size_bytes=6)},
-        {"model": replace(MODEL, sha256="0" * 64)},
+        {"model": replace(MODEL, files=(RepoFile("m.gguf", 1, "0" * 64),))},
     ],
     ids=lambda changes: ",".join(changes),
 )
