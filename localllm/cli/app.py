@@ -113,7 +113,7 @@ def plan(
     offline: Offline = False,
 ) -> None:
     """How a model would best run here, and why. Nothing is loaded."""
-    from localllm.cli import finding, prepare, render, simulation
+    from localllm.cli import finding, prepare, references, render, simulation
 
     if hw in simulation.LISTING:
         simulation.print_presets(as_json=json)
@@ -132,7 +132,7 @@ def plan(
     )
     machine = simulation.simulation(hw, ram, vram)
     aim = goal or ("serve" if parallel and parallel > 1 else "chat")
-    found = finding.find_models(model, finding.make_web(offline=offline), quant)
+    found = finding.find_models(model, references.make_web(offline=offline), quant)
     if found.note:
         render.say(found.note)
     prepared = prepare.prepare(found, wishes, aim, machine)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from localllm import naming, paths
-from localllm.cli import finding, prepare, pull, render
+from localllm.cli import finding, prepare, pull, references, render
 from localllm.cli.learning import Learner
 from localllm.errors import LocalllmError, NotFoundError, UsageError
 from localllm.planner import Wishes
@@ -150,7 +150,7 @@ def _last_used() -> str | None:
     if ref == naming.DEMO or Path(ref).is_file():
         return ref
     try:
-        return ref if finding.find_kept(finding.resolve(ref)) else None
+        return ref if finding.find_kept(references.resolve(ref)) else None
     except LocalllmError:
         return None
 

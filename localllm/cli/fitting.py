@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from localllm import paths
 from localllm.cli import finding, kept, prepare
-from localllm.cli.finding import FoundModels
+from localllm.cli.found import FoundModels
 from localllm.cli.learning import Teacher
 from localllm.cli.simulation import Simulation
 from localllm.errors import LocalllmError

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from localllm.cli import finding, render
+from localllm.cli import finding, references, render
 from localllm.errors import NotFoundError, UsageError
 from localllm.hardware import Finding
 from localllm.naming import ModelRef
@@ -50,12 +50,12 @@ def reference(text: str) -> ModelRef:
     """A reference that may be NAME@REV as well, with its revision.
 
     Raises:
-        UsageError, NotFoundError: see finding.resolve.
+        UsageError, NotFoundError: see references.resolve.
     """
     match = _VERSION.fullmatch(text)
     if match is None or text.lower().endswith(_SUFFIXES):
-        return finding.resolve(text)
-    return replace(finding.resolve(match["name"]), revision=match["revision"])
+        return references.resolve(text)
+    return replace(references.resolve(match["name"]), revision=match["revision"])
 
 
 def find_all(text: str) -> tuple[Manifest, ...]:
@@ -109,7 +109,7 @@ def _find(text: str) -> tuple[tuple[Manifest, ...], str | None]:
     found = finding.find_kept(replace(parsed, revision=None))
     if not found:
         raise NotFoundError(
-            f"there is no {finding.shown(parsed)} in the store", "localllm list shows all"
+            f"there is no {references.shown(parsed)} in the store", "localllm list shows all"
         )
     return found, parsed.revision
 
@@ -117,7 +117,7 @@ def _find(text: str) -> tuple[tuple[Manifest, ...], str | None]:
 def _only(found: tuple[Manifest, ...], text: str) -> Manifest:
     if len(found) > 1:
         raise UsageError(
-            f"{finding.shown(reference(text))} may be any of {len(found)} models here",
+            f"{references.shown(reference(text))} may be any of {len(found)} models here",
             f"name one of {', '.join(typed_name(each) for each in found)}",
         )
     return found[0]

@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from localllm import __version__
-from localllm.cli import finding, render
+from localllm.cli import references, render
 from localllm.errors import UsageError
 from localllm.hub.hop import Hop
 from localllm.hub.reach import exit_code, probe_reach
@@ -31,11 +31,11 @@ def run(ref: str, *, as_json: bool) -> int:
     Raises:
         UsageError: it is nowhere on the network. NotFoundError: an unknown alias.
     """
-    parsed = finding.resolve(ref)
+    parsed = references.resolve(ref)
     if parsed.kind not in ("hf", "ms", "url"):
         raise UsageError(f"{ref!r} is not on the network", "name it as org/repo, or a URL")
     hops = []
-    for hop in probe_reach(parsed, finding.make_web()):
+    for hop in probe_reach(parsed, references.make_web()):
         hops.append(hop)
         if not as_json:
             _print(hop)

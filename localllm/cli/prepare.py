@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from localllm import paths
-from localllm.cli.finding import FoundModels
+from localllm.cli.found import FoundModels
 from localllm.cli.learning import Learner, Teacher
 from localllm.cli.simulation import Simulation, StandIns
 from localllm.engine.locate import RPC_SERVER, require_tools

@@ -7,8 +7,8 @@ import sys
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from localllm.cli import finding, prepare, render
-from localllm.cli.finding import FoundModels
+from localllm.cli import finding, offers, prepare, references, render
+from localllm.cli.found import FoundModels
 from localllm.cli.kept import typed_name
 from localllm.cli.progress import Bars
 from localllm.digests import Claim, make_claim
@@ -90,7 +90,7 @@ def run(request: Request, *, offline: bool, dry_run: bool, yes: bool, as_json: b
     Raises:
         LocalllmError: it is not to be had, does not fit, or is not what it claims to be.
     """
-    chosen = choose(request, finding.make_web(offline=offline))
+    chosen = choose(request, references.make_web(offline=offline))
     if isinstance(chosen, Manifest):
         if as_json:
             told = _told(chosen, ["here"] * len(chosen.files), [], [])
@@ -125,7 +125,7 @@ def choose(request: Request, web: Web) -> Chosen | Manifest:
         As `finding.find_there` and `prepare.prepare`; UsageError: what is asked for to come with
         it is not there.
     """
-    parsed = finding.resolve(request.ref)
+    parsed = references.resolve(request.ref)
     if parsed.kind == "demo":
         raise UsageError("the demo comes with localllm", "try: localllm chat demo")
     if request.revision is not None:
@@ -211,7 +211,7 @@ def _local(request: Request, parsed: ModelRef) -> Chosen:
     """A llamafile on this disk, whose model is to be taken out."""
     from localllm.hub.localfile import LocalArchive
 
-    path = finding.expanded(parsed.text)
+    path = references.expanded(parsed.text)
     if path.suffix.lower() != ".llamafile":
         if not path.exists():
             raise NotFoundError(f"there is no file {path}", "check the path")
@@ -219,7 +219,7 @@ def _local(request: Request, parsed: ModelRef) -> Chosen:
             f"{path} is on this disk already", f"localllm verify {path}, or chat with it"
         )
     source = LocalArchive(path)
-    found = finding.find_in(source, parsed.text)
+    found = offers.find_in(source, parsed.text)
     chosen = _planned(request, found)
     return replace(chosen, order=replace(chosen.order, archive=path.absolute()))
 
@@ -334,11 +334,11 @@ def offer(ref: str, error: LocalllmError, wishes: Wishes, goal: str) -> FoundMod
     Raises:
         LocalllmError: the error, where nobody can be asked or the answer is no.
     """
-    parsed = finding.resolve(ref)
+    parsed = references.resolve(ref)
     if parsed.kind in ("demo", "file", "alias") or not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise error
     request = Request(ref, quant=wishes.quant, goal=goal, wishes=replace(wishes, quant=None))
-    chosen = choose(request, finding.make_web())
+    chosen = choose(request, references.make_web())
     if isinstance(chosen, Chosen):
         show(chosen)
         if not agreed(chosen):

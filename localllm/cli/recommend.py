@@ -9,7 +9,7 @@ from typing import IO, Any, cast, get_args
 
 from localllm import paths
 from localllm.catalogue import Task, load_catalogue
-from localllm.cli import finding, prepare, render
+from localllm.cli import finding, prepare, references, render
 from localllm.cli.simulation import Simulation
 from localllm.errors import DoesNotFitError, LocalllmError, NetworkError, NotFoundError, UsageError
 from localllm.hub.web import Web
@@ -39,7 +39,7 @@ def run(*, goal: str, task: str | None, machine: Simulation, offline: bool, as_j
     Raises:
         UsageError: no such goal or task. DoesNotFitError: nothing in the catalogue fits.
     """
-    found = recommend(goal, task, machine, finding.make_web(offline=offline))
+    found = recommend(goal, task, machine, references.make_web(offline=offline))
     if found.note is not None:
         render.say(found.note)
     if as_json:
@@ -57,7 +57,7 @@ def choose(goal: str, *, offline: bool) -> str:
     """
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise UsageError("missing argument 'MODEL'", "localllm recommend shows what runs best here")
-    found = recommend(goal, None, Simulation(), finding.make_web(offline=offline))
+    found = recommend(goal, None, Simulation(), references.make_web(offline=offline))
     if found.note is not None:
         render.say(found.note)
     show(found, sys.stderr)

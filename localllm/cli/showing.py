@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from localllm.cli import finding, kept, prepare, render
-from localllm.cli.finding import FoundModels
+from localllm.cli import finding, kept, prepare, references, render
+from localllm.cli.found import FoundModels
 from localllm.cli.listing import CHECKS
 from localllm.cli.screen import harmless
 from localllm.digests import Claim
@@ -66,7 +66,7 @@ def run(ref: str, *, template: bool, header: bool, offline: bool, as_json: bool)
         NotFoundError, NetworkError: it is nowhere to be found, or has no template.
         UsageError: several models may be meant. GgufError: its header is not sound.
     """
-    shown = _shown(ref, finding.make_web(offline=offline))
+    shown = _shown(ref, references.make_web(offline=offline))
     whole = _whole_header(shown) if template or header else None
     text = whole.text(_TEMPLATE) if whole is not None and template else None
     if template and text is None:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from localllm import demo
-from localllm.cli import finding, kept, prepare, render
-from localllm.cli.finding import FoundModels
+from localllm.cli import finding, kept, prepare, references, render
+from localllm.cli.found import FoundModels
 from localllm.cli.progress import Bars
 from localllm.digests import Claim
 from localllm.errors import (
@@ -153,7 +153,7 @@ def _named(ref: str) -> list[Target]:
         return [_loose(ref, demo.model_path())]
     if parsed.kind == "file":
         manifests = finding.find_kept(parsed)
-        path = finding.expanded(parsed.text)
+        path = references.expanded(parsed.text)
         return [_stored(each) for each in manifests] if manifests else [_loose(ref, path)]
     return [_stored(each) for each in kept.find_all(ref)]
 

@@ -13,8 +13,9 @@ from dataclasses import replace
 
 from localllm.digests import Claim, parse_checksums
 from localllm.errors import AccessError, LocalllmError, NetworkError, NotFoundError
+from localllm.hub.address import Credentials, host_of
 from localllm.hub.source import Listing, Source
-from localllm.hub.web import Credentials, Web, host_of, refusal
+from localllm.hub.web import Web, refusal
 from localllm.units import MIB
 from localllm.variants import RepoFile
 

@@ -19,10 +19,11 @@ from pathlib import Path
 
 from localllm.digests import Algorithm, Claim, Digester
 from localllm.errors import DiskError, IntegrityError
+from localllm.hub.address import host_of, without_secrets
 from localllm.hub.part import Identity, Part, remove, url_digest
 from localllm.hub.patience import Patience, TransientError
 from localllm.hub.remote import NoRangesError, RemoteFile
-from localllm.hub.web import Reply, host_of, without_secrets
+from localllm.hub.web import Reply
 from localllm.units import KIB, MIB, format_bytes
 
 #: Read at a time. Of pieces of 512 KiB and more glibc gives each back to the system when it is

@@ -18,8 +18,9 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from localllm.hardware import Finding, Level
+from localllm.hub.address import host_of, without_secrets
+from localllm.hub.proxies import certificates, proxy_headers, proxy_of
 from localllm.hub.source import SourceKind
-from localllm.hub.web import certificates, host_of, proxy_headers, proxy_of, without_secrets
 
 HopName = Literal["settings", "name", "connection", "api", "resolve", "first-byte", "throughput"]
 

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 from localllm.digests import Claim
 from localllm.errors import AccessError, LocalllmError, NetworkError, NotFoundError, UsageError
 from localllm.hub import checksums
+from localllm.hub.address import Credentials, Secret, host_of, origin_of
 from localllm.hub.patience import TransientError, wait_asked
 from localllm.hub.remote import RemoteFile
 from localllm.hub.source import Listing, SourceKind
-from localllm.hub.web import Credentials, Reply, Secret, Web, host_of, origin_of, refusal
+from localllm.hub.web import Reply, Web, refusal
 from localllm.units import format_seconds
 from localllm.variants import RepoFile
 

@@ -20,9 +20,10 @@ from urllib.parse import quote, urlencode
 from localllm.digests import Claim
 from localllm.errors import AccessError, LocalllmError, NetworkError, NotFoundError
 from localllm.hub import checksums
+from localllm.hub.address import Credentials, Secret, host_of, origin_of
 from localllm.hub.remote import RemoteFile
 from localllm.hub.source import Listing, SourceKind
-from localllm.hub.web import Credentials, Reply, Secret, Web, host_of, origin_of, refusal
+from localllm.hub.web import Reply, Web, refusal
 from localllm.units import KIB
 from localllm.variants import RepoFile
 

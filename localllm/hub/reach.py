@@ -18,6 +18,7 @@ from urllib.parse import urljoin, urlsplit
 from localllm.errors import AccessError, LocalllmError, NetworkError, NotFoundError
 from localllm.hardware import Finding
 from localllm.hub import huggingface, modelscope, open_source
+from localllm.hub.address import Credentials, Secret, host_of, origin_of
 from localllm.hub.hop import (
     Hop,
     HopName,
@@ -28,9 +29,10 @@ from localllm.hub.hop import (
     shown_proxy,
 )
 from localllm.hub.patience import TransientError
+from localllm.hub.proxies import certificates
 from localllm.hub.remote import NoRangesError, RemoteFile
 from localllm.hub.source import Listing, Source
-from localllm.hub.web import Credentials, Reply, Secret, Web, certificates, host_of, origin_of
+from localllm.hub.web import Reply, Web
 from localllm.naming import ModelRef
 from localllm.units import GIB, KIB, MIB, format_bytes, format_seconds
 from localllm.variants import RepoFile

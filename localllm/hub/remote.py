@@ -9,8 +9,9 @@ import re
 from collections.abc import Callable, Mapping
 
 from localllm.errors import IntegrityError, LocalllmError, NetworkError, NotFoundError
+from localllm.hub.address import Credentials, host_of, origin_of
 from localllm.hub.patience import TransientError
-from localllm.hub.web import Credentials, Reply, Web, host_of, origin_of, refusal
+from localllm.hub.web import Reply, Web, refusal
 from localllm.units import MIB, format_bytes
 
 # No more digits than any file needs: int() refuses thousands of them.

@@ -1,4 +1,4 @@
-"""HTTP as the hub needs it: redirects, refusals, proxies, and secrets that stay where they belong.
+"""HTTP as the hub needs it: redirects, refusals, and secrets that stay where they belong.
 
 Knows urllib3 and turns its errors into ours, once. Knows nothing of models, hubs or files on this
 disk. A token goes to the origin that it was given for and nowhere else, and no message names a
@@ -14,13 +14,15 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from localllm import __version__
 from localllm.errors import AccessError, LocalllmError, NetworkError, NotFoundError, UsageError
+from localllm.hub.address import Credentials, host_of, origin_of, without_secrets
 from localllm.hub.patience import Limits, Patience, TransientError, wait_asked
+from localllm.hub.proxies import make_pool, proxy_of
 from localllm.units import KIB, MIB, format_seconds
 
 if TYPE_CHECKING:
@@ -34,68 +36,6 @@ _SOON_SECONDS = 15.0
 _REDIRECTS = (301, 302, 303, 307, 308)
 #: A redirect's own page up to this is read, to keep the connection.
 _REDIRECT_BYTES = 64 * KIB
-
-
-class Secret:
-    """A token that shows itself to nobody who only prints it.
-
-    Raises (on construction):
-        UsageError: no header can carry it. http.client would say so with the token in its error.
-    """
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str) -> None:
-        if not (value.isascii() and value.isprintable()):
-            raise UsageError(
-                "a token or password holds a character that no header can carry",
-                "copy it again, without line ends",
-            )
-        self._value = value
-
-    def reveal(self) -> str:
-        """The token, for the one header that it belongs into."""
-        return self._value
-
-    def __repr__(self) -> str:
-        return "Secret(***)"
-
-
-@dataclass(frozen=True)
-class Credentials:
-    """Headers for one origin alone ("https://huggingface.co"): what a redirect leaves behind."""
-
-    origin: str
-    headers: Mapping[str, Secret]
-
-
-def without_secrets(url: str) -> str:
-    """The URL without user, password, query and fragment: where those may be seen."""
-    parts = _split(url)
-    host = parts.hostname or ""
-    host = f"[{host}]" if ":" in host else host
-    port = f":{parts.port}" if _port(parts) else ""
-    return urllib.parse.urlunsplit((parts.scheme, host + port, parts.path, "", ""))
-
-
-def origin_of(url: str) -> str:
-    """Scheme, host and port: "https://huggingface.co", "http://127.0.0.1:8000".
-
-    Raises:
-        UsageError: no URL of http or https.
-    """
-    parts = _split(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError(f"{without_secrets(url)!r} is not an http address", "write https://…")
-    usual = {"http": 80, "https": 443}[parts.scheme]
-    port = _port(parts)
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{parts.scheme}://{host}" + (f":{port}" if port and port != usual else "")
-
-
-def host_of(url: str) -> str:
-    """The host, with its port where it is not the usual one: for a person."""
-    return origin_of(url).partition("://")[2]
 
 
 class Reply:
@@ -280,79 +220,8 @@ class Web:
         proxy = proxy_of(url)
         with self._lock:
             if proxy not in self._pools:
-                self._pools[proxy] = _make_pool(proxy)
+                self._pools[proxy] = make_pool(proxy)
             return self._pools[proxy]
-
-
-def proxy_of(url: str) -> str:
-    """The proxy that the environment names for this host, user and password included; "": none."""
-    parts = urllib.parse.urlsplit(url)
-    proxies = urllib.request.getproxies()
-    proxy = proxies.get(parts.scheme) or proxies.get("all") or ""
-    if not proxy or urllib.request.proxy_bypass(parts.netloc.rpartition("@")[2]):
-        return ""
-    return proxy if "://" in proxy else f"http://{proxy}"
-
-
-def _make_pool(proxy: str) -> urllib3.PoolManager:
-    import ssl
-
-    import urllib3
-
-    context = ssl.create_default_context(cafile=certificates()[0])
-    settings: dict[str, Any] = {"ssl_context": context, "maxsize": 32, "num_pools": 16}
-    if not proxy:
-        return urllib3.PoolManager(**settings)
-    parts = urllib.parse.urlsplit(proxy)
-    if parts.scheme.startswith("socks"):
-        try:
-            from urllib3.contrib.socks import SOCKSProxyManager
-        except ImportError as exc:
-            raise NetworkError(
-                f"the proxy {without_secrets(proxy)} needs a module that is not installed",
-                "pip install 'urllib3[socks]'",
-            ) from exc
-        return SOCKSProxyManager(proxy, **settings)
-    return urllib3.ProxyManager(
-        without_secrets(proxy), proxy_headers=proxy_headers(proxy), **settings
-    )
-
-
-def proxy_headers(proxy: str) -> dict[str, str]:
-    """What makes the proxy believe who asks; secret."""
-    import urllib3
-
-    parts = urllib.parse.urlsplit(proxy)
-    if parts.username is None:
-        return {}
-    user, password = (urllib.parse.unquote(x or "") for x in (parts.username, parts.password))
-    return dict(urllib3.make_headers(proxy_basic_auth=f"{user}:{password}"))
-
-
-def certificates() -> tuple[str | None, str]:
-    """Whom to believe: a file, None for what Python finds by itself, and who says so.
-
-    Precedence, as curl and requests have it: 1. REQUESTS_CA_BUNDLE, 2. CURL_CA_BUNDLE; then
-    Python's own: 3. SSL_CERT_FILE and SSL_CERT_DIR, 4. the system's; 5. certifi's, where the
-    system has none to show (the installers of macOS).
-    """
-    import os
-    import ssl
-
-    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
-        if os.environ.get(name):
-            return os.environ[name], name
-    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
-        if os.path.exists(os.environ.get(name, "")):  # what is not there, OpenSSL passes over
-            return None, name
-    paths = ssl.get_default_verify_paths()
-    if paths.cafile or paths.capath or os.name == "nt":
-        return None, "the system"
-    try:
-        import certifi
-    except ImportError:
-        return None, "the system"
-    return str(certifi.where()), "certifi"
 
 
 def refusal(reply: Reply, what: str) -> LocalllmError:
@@ -429,20 +298,3 @@ def _reason(error: BaseException) -> str:
         return error.strerror
     text = re.sub(r"https?://\S+|0x[0-9a-f]+", "…", str(error.args[0] if error.args else error))
     return text[:120] or type(error).__name__
-
-
-def _split(url: str) -> urllib.parse.SplitResult:
-    """The parts of a URL, or an error that says none of them: a password may be among them."""
-    try:
-        return urllib.parse.urlsplit(url)
-    except ValueError:
-        raise UsageError(
-            "what stands for a host in an address is none", "write https://…"
-        ) from None
-
-
-def _port(parts: urllib.parse.SplitResult) -> int | None:
-    try:
-        return parts.port
-    except ValueError:  # out of range, or no number
-        return None

@@ -18,19 +18,11 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from localllm.digests import Claim
 from localllm.errors import NetworkError, NotFoundError, UsageError
 from localllm.hub import checksums, modelscope
+from localllm.hub.address import Credentials, Secret, host_of, origin_of, without_secrets
 from localllm.hub.part import url_digest
 from localllm.hub.remote import RemoteFile, total_bytes
 from localllm.hub.source import Listing, SourceKind
-from localllm.hub.web import (
-    Credentials,
-    Reply,
-    Secret,
-    Web,
-    host_of,
-    origin_of,
-    refusal,
-    without_secrets,
-)
+from localllm.hub.web import Reply, Web, refusal
 from localllm.naming import ModelRef, check_repo_path, parse_ref, read_file_name
 from localllm.variants import RepoFile
 

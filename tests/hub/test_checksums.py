@@ -8,11 +8,12 @@ from collections.abc import Iterator
 import pytest
 
 from localllm.digests import Claim
+from localllm.hub.address import Credentials, Secret
 from localllm.hub.checksums import listed_side_cars, read_listed, read_side_car, side_cars
 from localllm.hub.modelscope import ModelScope
 from localllm.hub.patience import Limits
 from localllm.hub.source import Listing
-from localllm.hub.web import Credentials, Secret, Web
+from localllm.hub.web import Web
 from localllm.variants import RepoFile
 from tests.loopback_hub import Generated, LoopbackHub, NotJson, ServerError
 

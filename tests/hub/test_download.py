@@ -23,6 +23,7 @@ import pytest
 from localllm.digests import Algorithm, Claim
 from localllm.errors import AccessError, IntegrityError, NetworkError
 from localllm.hub import download as downloading
+from localllm.hub.address import Credentials, Secret
 from localllm.hub.download import Connections, Downloaded, Progress, _Pace, download
 from localllm.hub.huggingface import HuggingFace
 from localllm.hub.part import (
@@ -36,7 +37,7 @@ from localllm.hub.part import (
 )
 from localllm.hub.patience import Limits, wait_asked
 from localllm.hub.remote import RemoteFile
-from localllm.hub.web import Credentials, Secret, Web
+from localllm.hub.web import Web
 from localllm.units import GIB, KIB, MIB
 from tests.conftest import PATIENCE_SECONDS, wait_until
 from tests.loopback_hub import (

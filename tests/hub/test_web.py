@@ -10,17 +10,10 @@ from time import time
 import pytest
 
 from localllm.errors import AccessError, LocalllmError, NetworkError, NotFoundError, UsageError
+from localllm.hub.address import Credentials, Secret, host_of, origin_of, without_secrets
 from localllm.hub.patience import Limits, Patience, TransientError, wait_asked
 from localllm.hub.remote import NoRangesError, RemoteFile
-from localllm.hub.web import (
-    Credentials,
-    Secret,
-    Web,
-    host_of,
-    origin_of,
-    refusal,
-    without_secrets,
-)
+from localllm.hub.web import Web, refusal
 from tests.loopback_hub import (
     LoopbackHub,
     RedirectLoop,
