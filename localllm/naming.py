@@ -19,7 +19,9 @@ _HUB = re.compile(
     r"(?:@(?P<revision>[\w][\w.-]*(?:/[\w][\w.-]*)*))?(?::(?P<quant>[\w][\w.-]*))?",
     re.ASCII,
 )
-_ALIAS = re.compile(r"[a-z][a-z0-9.-]*(?::[a-z0-9][\w.-]*)?", re.ASCII)
+_ALIAS = re.compile(
+    r"(?P<alias>[a-z][a-z0-9.-]*(?::[a-z0-9][\w.-]*)?)(?::(?P<quant>[A-Za-z][\w.-]*))?", re.ASCII
+)
 DEMO = "demo"
 
 
@@ -30,7 +32,8 @@ class ModelRef:
     Attributes:
         kind: "demo", "file", "url", "hf", "ms" or "alias" (a name in the catalogue).
         text: what was typed.
-        repo, revision, quant: of a hub reference; None where not given.
+        repo, revision, quant: of a hub reference; None where not given. Of an alias, `repo` is the
+            alias itself: "qwen3:8b" of "qwen3:8b:Q4_K_M".
     """
 
     kind: Literal["demo", "file", "url", "hf", "ms", "alias"]
@@ -46,7 +49,8 @@ def parse_ref(text: str) -> ModelRef:
     Precedence: 1. `demo`; 2. `https://…` and `http://…`; 3. what looks like a path: it ends in
     .gguf or .llamafile, begins with `/`, `./`, `../`, `~` or a drive letter, or has a
     backslash; 4. `[hf:|ms:]org/repo[@revision][:QUANT]`; 5. a catalogue alias such as
-    `qwen3:8b`. A file whose name looks like nothing else is reached as `./name`.
+    `qwen3:8b` or `qwen3:8b:Q4_K_M`. A file whose name looks like nothing else is reached as
+    `./name`.
 
     Raises:
         UsageError: it is none of these.
@@ -70,8 +74,8 @@ def parse_ref(text: str) -> ModelRef:
     if match := _HUB.fullmatch(text):
         hub: Literal["hf", "ms"] = "ms" if match["hub"] == "ms" else "hf"
         return ModelRef(hub, text, match["repo"], match["revision"], match["quant"])
-    if _ALIAS.fullmatch(text) and not text.startswith(("hf:", "ms:")):
-        return ModelRef("alias", text)
+    if (match := _ALIAS.fullmatch(text)) and not text.startswith(("hf:", "ms:")):
+        return ModelRef("alias", text, match["alias"], quant=match["quant"])
     raise UsageError(f"{text!r} is not a model reference", _HINT)
 
 

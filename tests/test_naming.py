@@ -65,12 +65,14 @@ READINGS: dict[str, tuple[str | None, ...]] = {
     "_org/_repo": ("hf", "_org/_repo", None, None),
     "demo/demo": ("hf", "demo/demo", None, None),
     # the catalogue
-    "qwen3": ("alias", None, None, None),
-    "qwen3:8b": ("alias", None, None, None),
-    "llama3.1:70b-instruct-q4_K_M": ("alias", None, None, None),
-    "phi-4": ("alias", None, None, None),
-    "gemma3:27b_it.v2": ("alias", None, None, None),
-    "demo:latest": ("alias", None, None, None),
+    "qwen3": ("alias", "qwen3", None, None),
+    "qwen3:8b": ("alias", "qwen3:8b", None, None),
+    "llama3.1:70b-instruct-q4_K_M": ("alias", "llama3.1:70b-instruct-q4_K_M", None, None),
+    "phi-4": ("alias", "phi-4", None, None),
+    "gemma3:27b_it.v2": ("alias", "gemma3:27b_it.v2", None, None),
+    "demo:latest": ("alias", "demo:latest", None, None),
+    "qwen3:8b:Q4_K_M": ("alias", "qwen3:8b", None, "Q4_K_M"),
+    "qwen3:UD-Q2_K_XL": ("alias", "qwen3", None, "UD-Q2_K_XL"),
 }
 
 REFUSED = {

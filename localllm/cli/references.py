@@ -48,7 +48,8 @@ def resolve(ref: str | ModelRef) -> ModelRef:
 
     if Path(parsed.text).exists():  # the hint about ./ is of more use than one about aliases
         return parsed
-    entry = load_catalogue(paths.shipped_profiles_dir(), paths.config_dir()).find(parsed.text)
+    assert parsed.repo is not None
+    entry = load_catalogue(paths.shipped_profiles_dir(), paths.config_dir()).find(parsed.repo)
     return replace(parsed, kind="hf", repo=entry.repo)
 
 

@@ -236,6 +236,7 @@ class TestMainPath:
             (["{hub}/" + REPO + "/resolve/old/" + F16 + "?download=true"], "F16", "old"),
             (["tiny:1b"], "Q8_0", "main"),
             (["tiny"], "Q8_0", "main"),
+            (["tiny:1b:F16"], "F16", "main"),
             ([f"ms:{REPO}", "-q", "F16"], "F16", None),
         ],
         ids=lambda value: " ".join(value) if isinstance(value, list) else None,
