@@ -19,7 +19,7 @@ from localllm.cli import app, finding
 from localllm.digests import Claim
 from localllm.errors import DiskError, IntegrityError, LocalllmError, NetworkError, UsageError
 from localllm.hub import huggingface
-from localllm.hub.download import Connections
+from localllm.hub.pace import Connections
 from localllm.hub.patience import Limits
 from localllm.hub.web import Web
 from localllm.pull import Order, Pulled, Step, pull

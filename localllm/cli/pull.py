@@ -14,7 +14,7 @@ from localllm.cli.progress import Bars
 from localllm.digests import Claim, make_claim
 from localllm.errors import LocalllmError, NetworkError, NotFoundError, UsageError
 from localllm.gguf import parse_header
-from localllm.hub.download import Connections
+from localllm.hub.pace import Connections
 from localllm.hub.web import Web
 from localllm.naming import ModelRef, parse_ref
 from localllm.outline import outline

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from localllm.digests import Claim
-from localllm.hub.download import Connections
+from localllm.hub.pace import Connections
 from localllm.hub.source import Listing, Source
 from localllm.plan import Model
 from localllm.store import Manifest

@@ -18,7 +18,8 @@ import filelock
 from localllm.digests import Claim
 from localllm.errors import LocalllmError
 from localllm.hub import download as downloading
-from localllm.hub.download import Connections, download
+from localllm.hub.download import download
+from localllm.hub.pace import Connections
 from localllm.hub.part import forget, settle
 from localllm.hub.remote import RemoteFile
 from localllm.hub.web import Web

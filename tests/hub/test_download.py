@@ -24,8 +24,9 @@ from localllm.digests import Algorithm, Claim
 from localllm.errors import AccessError, IntegrityError, NetworkError
 from localllm.hub import download as downloading
 from localllm.hub.address import Credentials, Secret
-from localllm.hub.download import Connections, Downloaded, Progress, _Pace, download
+from localllm.hub.download import Downloaded, Progress, download
 from localllm.hub.huggingface import HuggingFace
+from localllm.hub.pace import Connections, Pace
 from localllm.hub.part import (
     Identity,
     Part,
@@ -308,7 +309,7 @@ class TestConnections:
     def test_their_number_goes_back_where_more_do_not_help(
         self, rates: list[float], wanted: list[int]
     ) -> None:
-        pace = _Pace(Connections(most=8, gain=1.2, settle_seconds=1.0))
+        pace = Pace(Connections(most=8, gain=1.2, settle_seconds=1.0))
         now, fetched, got = 0.0, 1, []
         for rate in rates:
             got.append(pace.wanted(fetched, now))  # begins to look

@@ -11,8 +11,9 @@ import pytest
 
 from localllm.errors import LocalllmError
 from localllm.hub import download as downloading
-from localllm.hub.download import Connections, download
+from localllm.hub.download import download
 from localllm.hub.huggingface import HuggingFace
+from localllm.hub.pace import Connections
 from localllm.hub.part import Identity, Part, forget, settle
 from localllm.hub.patience import Limits
 from localllm.hub.web import Web

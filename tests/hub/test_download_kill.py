@@ -20,7 +20,8 @@ import pytest
 
 from localllm.digests import Claim
 from localllm.errors import DiskError
-from localllm.hub.download import Connections, download
+from localllm.hub.download import download
+from localllm.hub.pace import Connections
 from localllm.hub.part import forget, settle, side_car
 from localllm.hub.patience import Limits
 from localllm.hub.remote import RemoteFile
