@@ -80,7 +80,7 @@ def test_a_url_is_a_repository_of_one_file(hub: LoopbackHub, web: Web) -> None:
     assert (listing.authority, listing.is_origin) == (host(hub), False)
     assert source.key == f"url:{listing.repo}/m%20Q4_K_M.gguf"
     assert len(hub.requests) == 1
-    assert hub.sent_bytes() == 1
+    assert hub.sent_bytes() <= 1
     remote = source.remote(listing, listing.files[0])
     assert remote.read(0, 2**20) == DATA
     assert remote.name == "m Q4_K_M.gguf"
