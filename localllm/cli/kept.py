@@ -13,7 +13,7 @@ from localllm.cli import finding, references, render
 from localllm.errors import NotFoundError, UsageError
 from localllm.hardware import Finding
 from localllm.naming import ModelRef
-from localllm.store import Manifest, Store
+from localllm.store import Manifest, Store, StoredFile
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -135,6 +135,20 @@ def table_console() -> Console:
     if not out.is_terminal:
         out.width = UNBOUNDED_COLUMNS
     return out
+
+
+def file_document(file: StoredFile) -> dict[str, Any]:
+    """What all JSON says of a version's file."""
+    return {
+        "name": file.path,
+        "path": file.location,
+        "size_bytes": file.size_bytes,
+        "digests": dict(file.digests),
+        "proofs": [vars(claim) for claim in file.proofs],
+        "archive_proofs": [vars(claim) for claim in file.archive_proofs],
+        "role": file.role,
+        "adopted": file.adopted,
+    }
 
 
 def document(manifest: Manifest) -> dict[str, Any]:

@@ -7,9 +7,8 @@ import sys
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from localllm.cli import finding, offers, prepare, references, render
+from localllm.cli import asking, finding, kept, offers, prepare, references, render
 from localllm.cli.found import FoundModels
-from localllm.cli.kept import typed_name
 from localllm.cli.progress import Bars
 from localllm.digests import Claim, make_claim
 from localllm.errors import LocalllmError, NetworkError, NotFoundError, UsageError
@@ -96,7 +95,7 @@ def run(request: Request, *, offline: bool, dry_run: bool, yes: bool, as_json: b
             told = _told(chosen, ["here"] * len(chosen.files), [], [])
             render.print_json({"schema_version": 1, **told, "fetched_bytes": 0})
         else:
-            render.say(f"{typed_name(chosen)} is here")
+            render.say(f"{kept.typed_name(chosen)} is here")
         return
     if dry_run:
         if as_json:
@@ -137,11 +136,11 @@ def choose(request: Request, web: Web) -> Chosen | Manifest:
     try:
         found = finding.find_there(parsed, web, request.quant, request.file)
     except NetworkError as error:
-        kept = [each for each in finding.find_kept(parsed, request.quant) if _is_it(each, request)]
-        if not kept:
+        here = [each for each in finding.find_kept(parsed, request.quant) if _is_it(each, request)]
+        if not here:
             raise
         render.say(f"warning: {error.message}; what is here was not compared with it")
-        return kept[0]
+        return here[0]
     return _planned(request, found)
 
 
@@ -259,12 +258,7 @@ def agreed(chosen: Chosen) -> bool:
     if not n_bytes:
         return True
     due = format_bytes(n_bytes)
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise UsageError(f"a download of {due} wants a yes, and there is no terminal", "add --yes")
-    sys.stderr.write(f"Download {due}? [Y/n] ")
-    sys.stderr.flush()
-    answer = sys.stdin.readline()
-    return bool(answer) and answer.strip().lower() in ("", "y", "yes")
+    return asking.agreed(f"Download {due}?", f"a download of {due}", unless_told=True)
 
 
 def fetch(chosen: Chosen, *, quiet: bool = False) -> Pulled:
@@ -293,7 +287,7 @@ def tell(pulled: Pulled) -> None:
         render.say(f"{check.name}: {check.message}")
     for warning in pulled.warnings:
         render.say(f"warning: {warning}")
-    render.say(f"ready: localllm chat {typed_name(pulled.manifest)}")
+    render.say(f"ready: localllm chat {kept.typed_name(pulled.manifest)}")
 
 
 def _said(claim: Claim) -> str:
@@ -304,25 +298,11 @@ def _said(claim: Claim) -> str:
 
 def _told(manifest: Manifest, how: Any, checks: Any, warnings: Any) -> dict[str, Any]:
     return {
-        "name": manifest.name,
-        "ref": typed_name(manifest),
-        "revision": manifest.revision,
-        "authority": manifest.authority,
-        "quant": manifest.quant,
+        **kept.document(manifest),
         "files": [
-            {
-                "name": file.path,
-                "path": file.location,
-                "size_bytes": file.size_bytes,
-                "digests": dict(file.digests),
-                "proofs": [vars(claim) for claim in file.proofs],
-                "archive_proofs": [vars(claim) for claim in file.archive_proofs],
-                "role": file.role,
-                "from": origin,
-            }
+            {**kept.file_document(file), "from": origin}
             for file, origin in zip(manifest.files, how, strict=True)
         ],
-        "verified": dict(manifest.verified),
         "checks": checks,
         "warnings": list(warnings),
     }
@@ -335,7 +315,7 @@ def offer(ref: str, error: LocalllmError, wishes: Wishes, goal: str) -> FoundMod
         LocalllmError: the error, where nobody can be asked or the answer is no.
     """
     parsed = references.resolve(ref)
-    if parsed.kind in ("demo", "file", "alias") or not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if parsed.kind in ("demo", "file", "alias") or not asking.can_ask():
         raise error
     request = Request(ref, quant=wishes.quant, goal=goal, wishes=replace(wishes, quant=None))
     chosen = choose(request, references.make_web())

@@ -9,7 +9,7 @@ from typing import IO, Any, cast, get_args
 
 from localllm import paths
 from localllm.catalogue import Task, load_catalogue
-from localllm.cli import finding, prepare, references, render
+from localllm.cli import asking, finding, prepare, references, render
 from localllm.cli.simulation import Simulation
 from localllm.errors import DoesNotFitError, LocalllmError, NetworkError, NotFoundError, UsageError
 from localllm.hub.web import Web
@@ -55,7 +55,7 @@ def choose(goal: str, *, offline: bool) -> str:
     Raises:
         UsageError: there is nobody to ask. KeyboardInterrupt: they want none.
     """
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not asking.can_ask():
         raise UsageError("missing argument 'MODEL'", "localllm recommend shows what runs best here")
     found = recommend(goal, None, Simulation(), references.make_web(offline=offline))
     if found.note is not None:
@@ -63,11 +63,8 @@ def choose(goal: str, *, offline: bool) -> str:
     show(found, sys.stderr)
     shown = found.suggestions[:_N_SHOWN]
     while True:
-        sys.stderr.write(f"Which? [1-{len(shown)}, Enter for 1, q for none] ")
-        sys.stderr.flush()
-        answer = sys.stdin.readline()
-        word = answer.strip().lower()
-        if not answer or word in ("q", "n", "no"):
+        word = asking.ask(f"Which? [1-{len(shown)}, Enter for 1, q for none]")
+        if word in (None, "q", "n", "no"):
             raise KeyboardInterrupt
         if not word:
             return shown[0].entry.alias

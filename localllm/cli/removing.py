@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from localllm.cli import kept, render
+from localllm.cli import asking, kept, render
 from localllm.errors import UsageError
 from localllm.store import Manifest, Removal, Store, template_warning
 from localllm.store.removal import take_away
@@ -146,11 +146,7 @@ def _agreed(removal: Removal, *, yes: bool) -> bool:
     if yes:
         return True
     what = f"{len(removal.goes)} files and links ({format_bytes(removal.freed_bytes)})"
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise UsageError(f"removing {what} wants a yes, and there is no terminal", "add --yes")
-    sys.stderr.write(f"Remove {what}? [y/N] ")
-    sys.stderr.flush()
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    return asking.agreed(f"Remove {what}?", f"removing {what}", unless_told=False)
 
 
 def _show(removal: Removal) -> None:

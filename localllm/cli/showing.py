@@ -140,18 +140,7 @@ def _document(shown: Shown) -> dict[str, Any]:
     manifest, plan = shown.manifest, shown.plan
     told = None
     if manifest is not None:
-        files = [
-            {
-                "name": file.path,
-                "path": file.location,
-                "size_bytes": file.size_bytes,
-                "digests": dict(file.digests),
-                "proofs": [vars(claim) for claim in file.proofs],
-                "role": file.role,
-                "adopted": file.adopted,
-            }
-            for file in manifest.files
-        ]
+        files = [kept.file_document(file) for file in manifest.files]
         in_use = Store.here().current(manifest.name) == manifest
         told = {**kept.document(manifest), "in_use": in_use, "files": files}
     return {
@@ -263,7 +252,9 @@ def _file_lines(file: StoredFile) -> list[str]:
     said = {(claim.algorithm, claim.hex): claim for claim in file.proofs}
     for algorithm, digest in file.digests.items():
         lines.append(f"{algorithm} {digest}{_word(said.get((algorithm, digest)))}")
-    if not file.proofs:
+    for claim in file.archive_proofs:
+        lines.append(f"its llamafile: {claim.algorithm} {claim.hex}{_word(claim)}")
+    if not file.proofs and not file.archive_proofs:
         lines.append("nobody but this machine has said what its digest must be")
     if file.adopted is not None:
         lines.append(f"it is {file.adopted}'s file" + ("" if file.in_place else ", linked"))

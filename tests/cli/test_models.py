@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from localllm import paths
-from localllm.cli import verifying
+from localllm.cli import showing, verifying
+from localllm.digests import Claim
 from localllm.errors import DoesNotFitError, EngineMissingError
 from localllm.store import Store, StoredFile
 from tests.conftest import PATIENCE_SECONDS, run_localllm
@@ -116,6 +117,17 @@ def damage(path: Path) -> None:
         file.seek(status.st_size // 2)
         file.write(bytes([byte[0] ^ 1]))
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_what_proves_a_llamafile_proves_the_model_that_was_taken_out_of_it() -> None:
+    claim = Claim("sha256", "ab" * 32, "huggingface.co")
+    file = StoredFile(
+        "m.llamafile", "/m.gguf", 5, 0, {"sha256": "cd" * 32}, archive_proofs=(claim,)
+    )
+    lines = showing._file_lines(file)
+    assert f"its llamafile: sha256 {claim.hex}, as huggingface.co said" in lines[-1]
+    bare = showing._file_lines(replace(file, archive_proofs=()))
+    assert bare[-1] == "nobody but this machine has said what its digest must be"
 
 
 # -- list -------------------------------------------------------------------------------------
