@@ -1,7 +1,7 @@
 """Which engine to build: the backend, the CMake flags, and the key that tells two engines apart.
 
-Standard library only and pure: a Machine in, a Recipe out. `toolchain.py` brings the Machine,
-`build.py` cooks.
+Standard library only and, but for the patch that it reads, pure: a Machine in, a Recipe out.
+`toolchain.py` brings the Machine, `build.py` cooks.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from localllm.engine.toolchain import Machine, how_to_install
@@ -31,6 +32,8 @@ _COMMON_FLAGS = (
     "-DLLAMA_OPENSSL=OFF",
     "-DLLAMA_USE_PREBUILT_UI=OFF",
 )
+#: What is mended in llama.cpp before it is compiled; it says what and why.
+_PATCH = Path(__file__).with_name("patches") / "cancel.cmake"
 #: Variables that change what the compiler makes, and so belong in the key.
 _ENVIRONMENT = ("CFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "CUDAFLAGS", "HIPFLAGS")
 
@@ -91,6 +94,7 @@ class Recipe:
         ui: llama-server's web UI is to be built in.
         platform: operating system, architecture and C library.
         environment: "NAME=value" of the variables that reach the compiler.
+        patch: eight hexadecimal digits of what is mended in llama.cpp; empty for a stock one.
     """
 
     version: str
@@ -102,6 +106,7 @@ class Recipe:
     ui: bool = False
     platform: str = ""
     environment: tuple[str, ...] = ()
+    patch: str = ""
 
     @property
     def key(self) -> str:
@@ -112,7 +117,9 @@ class Recipe:
     @property
     def cmake_args(self) -> tuple[str, ...]:
         """What goes into CMAKE_ARGS."""
-        return (*self.flags, f"-DLLAMA_BUILD_UI={'ON' if self.ui else 'OFF'}")
+        # Where the patch lies is no part of what it does: not among the flags, which make the key.
+        patch = [f"-DCMAKE_PROJECT_llama.cpp_INCLUDE={_PATCH}"] if self.patch else []
+        return (*self.flags, f"-DLLAMA_BUILD_UI={'ON' if self.ui else 'OFF'}", *patch)
 
     def to_json(self) -> dict[str, Any]:
         """The document form, field names as here."""
@@ -290,6 +297,7 @@ def compose(
         ui=without_ui(machine, offline=offline) is None,
         platform=" ".join(filter(None, (machine.system, machine.architecture, machine.libc))),
         environment=tuple(f"{name}={environ[name]}" for name in _ENVIRONMENT if environ.get(name)),
+        patch=hashlib.sha256(_PATCH.read_bytes()).hexdigest()[:8],
     )
 
 

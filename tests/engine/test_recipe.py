@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -249,3 +250,18 @@ def test_a_maintainers_wheel_that_would_not_run_is_not_fetched(
 ) -> None:
     with pytest.raises(BuildError, match=words):
         prebuilt_folder(machine, Choice(backend, ""))
+
+
+def test_llama_cpp_is_mended_wherever_the_checkout_lies() -> None:
+    recipe = made(PLAIN)
+    includes = [a for a in recipe.cmake_args if a.startswith("-DCMAKE_PROJECT_llama.cpp_INCLUDE=")]
+    assert [Path(a.partition("=")[2]).is_file() for a in includes] == [True]
+    assert not any("INCLUDE" in flag for flag in recipe.flags), "a path is no part of the key"
+
+
+def test_an_engine_without_the_patch_is_another_engine() -> None:
+    recipe = made(PLAIN)
+    stock = replace(recipe, patch="")
+    assert stock.key != recipe.key
+    assert stock.differences(recipe) == ["patch"]
+    assert not any("INCLUDE" in argument for argument in stock.cmake_args)
