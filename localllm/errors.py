@@ -11,7 +11,8 @@
     │   └── ContextFullError   a conversation longer than its context
     ├── DiskError        8   no room, or a disk that fails
     └── EngineError      9   llama.cpp is missing, broken or died
-        └── EngineMissingError   no engine was found at all
+        ├── EngineMissingError   no engine was found at all
+        └── OutOfMemoryError     it asked for more memory than there was
 
 Interruption by the user is KeyboardInterrupt and leaves with 130. Every other exception that
 reaches the top is a bug in localllm.
@@ -99,3 +100,16 @@ class EngineError(LocalllmError):
 
 class EngineMissingError(EngineError):
     """No llama.cpp was found."""
+
+
+class OutOfMemoryError(EngineError):
+    """llama.cpp asked for more memory than there was, or was killed for what it held.
+
+    Attributes:
+        device: whose memory, as llama.cpp names it ("CUDA0"), "Host" for main memory; None where
+            nobody said.
+    """
+
+    def __init__(self, message: str, hint: str | None = None, device: str | None = None) -> None:
+        super().__init__(message, hint)
+        self.device = device

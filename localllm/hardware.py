@@ -7,7 +7,7 @@ Values only: nothing here looks at a machine (localllm/probe does). None always 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 Level = Literal["ok", "warn", "fail"]
@@ -202,9 +202,61 @@ class Hardware:
     accelerators: tuple[Accelerator, ...] = ()
     disk: Disk | None = None
 
+    def shared(self, n: int, index: int, *, per_gpu: bool) -> Hardware:
+        """The share of one of n equal replicas that run here at the same time.
+
+        What is free, the processors and the bandwidths are divided; totals and limits of the
+        hardware itself stay.
+
+        Args:
+            n: replicas, at least 1.
+            index: which of them, from 0.
+            per_gpu: this one has the accelerator of that index to itself. Otherwise all replicas
+                share each of them.
+        """
+        if per_gpu:
+            accelerators = self.accelerators[index : index + 1]
+        else:
+            accelerators = tuple(
+                replace(
+                    gpu,
+                    free_bytes=_share(gpu.free_bytes, n),
+                    limit_bytes=_share(gpu.limit_bytes, n),
+                    bandwidth=None if gpu.bandwidth is None else gpu.bandwidth / n,
+                )
+                for gpu in self.accelerators
+            )
+        cpu, memory = self.cpu, self.memory
+        used = memory.limit_used_bytes
+        return replace(
+            self,
+            cpu=replace(
+                cpu,
+                n_physical=_share(cpu.n_physical, n, least=1),
+                n_logical=_share(cpu.n_logical, n, least=1),
+                n_performance=_share(cpu.n_performance, n, least=1),
+                n_affinity=_share(cpu.n_affinity, n, least=1),
+                quota=None if cpu.quota is None else cpu.quota / n,
+            ),
+            memory=replace(
+                memory,
+                available_bytes=_share(memory.available_bytes, n),
+                limit_bytes=_share(memory.limit_bytes, n),
+                # Rounded up, so that all shares together are not more than the whole.
+                limit_used_bytes=None if used is None else -(-used // n),
+                swap_free_bytes=_share(memory.swap_free_bytes, n),
+                bandwidth=None if memory.bandwidth is None else memory.bandwidth / n,
+            ),
+            accelerators=accelerators,
+        )
+
     def to_json(self) -> dict[str, Any]:
         """The document form: field names as here, plus the two derived budgets."""
         document = asdict(self)
         document["cpu"]["n_usable"] = self.cpu.n_usable
         document["memory"]["free_bytes"] = self.memory.free_bytes
         return document
+
+
+def _share(whole: int | None, n: int, least: int = 0) -> int | None:
+    return None if whole is None else max(least, whole // n)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from localllm.hardware import Accelerator, Hardware
 from localllm.plan import Model, Plan
+from localllm.recovery import Concession
 
 #: A speed over fewer tokens is mostly start-up: caches, clocks and graphs still warm up.
 ENOUGH_TOKENS = 32
@@ -108,6 +109,7 @@ class Measurement:
         peak_bytes: by device, all that it took.
         decode_tokens_per_second, prompt_tokens_per_second: of one conversation.
         n_decoded, n_prompt: tokens behind these speeds.
+        concessions: all that the plan, as it is first made, has to give up here to run at all.
         when: of the newest part, UTC, ISO 8601.
     """
 
@@ -117,6 +119,7 @@ class Measurement:
     prompt_tokens_per_second: float | None = None
     n_decoded: int = 0
     n_prompt: int = 0
+    concessions: tuple[Concession, ...] = ()
     when: str = ""
 
     def merged(self, newer: Measurement) -> Measurement:
@@ -125,7 +128,8 @@ class Measurement:
         Memory is the most that was ever seen, device by device: a run must fit on its worst day.
         A speed is the tokens over the seconds of both, where the newer one is of at least
         ENOUGH_TOKENS tokens (it is left out otherwise) and the older counts as no more than some
-        1000, so that the recent weighs most.
+        1000, so that the recent weighs most. Of the concessions the newer ones count, if there
+        are any.
         """
         decode, n_decoded = _merged_speed(
             (self.decode_tokens_per_second, self.n_decoded),
@@ -142,6 +146,7 @@ class Measurement:
             prompt_tokens_per_second=prompt,
             n_decoded=n_decoded,
             n_prompt=n_prompt,
+            concessions=newer.concessions or self.concessions,
             when=max(self.when, newer.when),
         )
 

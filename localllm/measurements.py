@@ -21,6 +21,7 @@ from localllm import paths
 from localllm.errors import DiskError
 from localllm.hardware import Finding
 from localllm.measured import Experience, Key, Measurement
+from localllm.recovery import FIELDS, Concession
 
 SCHEMA_VERSION = 1
 #: Of the newest runs; a person tries some tens of models in a few shapes each.
@@ -124,7 +125,9 @@ def _parse_entry(entry: Any) -> tuple[Key, Measurement] | None:
     {"devices": ["AMD EPYC 9B45"], "engine": "0.3.36 0c1e570", "model": "Qwen3 8B | qwen3 | …",
      "shape": {"n_gpu_layers": "0", …}, "extra_bytes": {"Host": 47500000}, "peak_bytes": {…},
      "decode_tokens_per_second": 49.1, "n_decoded": 256, "prompt_tokens_per_second": null,
-     "n_prompt": 0, "when": "2026-11-20T12:00:00Z"}
+     "n_prompt": 0, "when": "2026-11-20T12:00:00Z",
+     "concessions": [{"changes": {"n_ubatch": 256}, "sentence": "micro-batch 512 -> 256"}]}
+    The last is not there in files of before there was recovery.
     """
     try:
         key = Key(
@@ -140,6 +143,9 @@ def _parse_entry(entry: Any) -> tuple[Key, Measurement] | None:
             prompt_tokens_per_second=_rate(entry["prompt_tokens_per_second"]),
             n_decoded=_count(entry["n_decoded"]),
             n_prompt=_count(entry["n_prompt"]),
+            concessions=tuple(
+                _concession(each) for each in _typed(entry.get("concessions", []), list)
+            ),
             when=_text(entry["when"]),
         )
     except (KeyError, TypeError, ValueError):
@@ -178,6 +184,17 @@ def _rate(value: Any) -> float | None:
     return rate
 
 
+def _concession(value: Any) -> Concession:
+    changes: dict[str, Any] = {}
+    for name, new in _typed(value["changes"], dict).items():
+        kind = FIELDS[name]
+        if kind is tuple:
+            changes[name] = tuple(_text(each) for each in _typed(new, list))
+        else:
+            changes[name] = _count(new) if kind is int else _text(new)
+    return Concession(changes, _text(value["sentence"]))
+
+
 def _write(path: Path, experience: Experience) -> None:
     newest = list(experience.measurements.items())[-_MOST_KEYS:]
     entries = {key.text: _to_json(key, measurement) for key, measurement in newest}
@@ -209,6 +226,10 @@ def _to_json(key: Key, measurement: Measurement) -> dict[str, Any]:
         "prompt_tokens_per_second": measurement.prompt_tokens_per_second,
         "n_prompt": measurement.n_prompt,
         "when": measurement.when,
+        "concessions": [
+            {"changes": dict(concession.changes), "sentence": concession.sentence}
+            for concession in measurement.concessions
+        ],
     }
 
 

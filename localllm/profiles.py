@@ -34,6 +34,7 @@ class Goal:
         speed_least: below it a plan is hardly usable.
         speed_comfortable: above it more speed hardly matters.
         cache_ram_bytes: for old prompts on the host, where so much is left.
+        batch_seconds: what one batch of a prompt may take; 0 where nobody waits for its end.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Goal:
     speed_least: float
     speed_comfortable: float
     cache_ram_bytes: int
+    batch_seconds: float
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Policy:
 
     goals: Mapping[str, Goal]
     n_batch: int
+    n_batch_least: int
     n_ubatch: int
     n_ubatch_experts: int
     host_reserve_bytes: int

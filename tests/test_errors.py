@@ -23,6 +23,7 @@ EXIT_CODES = {
     "DiskError": 8,
     "EngineError": 9,
     "EngineMissingError": 9,
+    "OutOfMemoryError": 9,
 }
 
 #: "LocalllmError        1   a failure" and "│   └── GgufError        a file": depth, name, code.

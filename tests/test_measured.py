@@ -12,6 +12,7 @@ import pytest
 from localllm.hardware import Accelerator, Cpu, Hardware, Memory, System
 from localllm.measured import Experience, Key, Measurement
 from localllm.plan import Model, Plan
+from localllm.recovery import Concession
 from localllm.variants import RepoFile
 
 GPU = Accelerator("nvidia", 0, name="NVIDIA H200", driver="550.54.15")
@@ -131,6 +132,21 @@ def test_prompt_and_decoding_speeds_are_merged_by_themselves() -> None:
     merged = prompt.merged(replace(decoded(40.0, 64), when="2026-11-20T09:00:00Z"))
     assert (merged.prompt_tokens_per_second, merged.decode_tokens_per_second) == (900.0, 40.0)
     assert merged.when == "2026-11-20T10:00:00Z"
+
+
+def test_of_what_was_given_up_the_newest_counts_and_a_quiet_run_forgets_nothing() -> None:
+    first = Concession({"n_ubatch": 256}, "micro-batch 512 -> 256")
+    second = Concession({"n_ctx": 4096}, "context 8192 -> 4096")
+    known = Measurement(concessions=(first,)).merged(Measurement({"Host": 5}))
+    assert known.concessions == (first,)
+    assert known.merged(Measurement(concessions=(first, second))).concessions == (first, second)
+    learned = Experience().learned(key(), known)
+    found = learned.nearest(MACHINE, ENGINE, PLAN)
+    assert found is not None
+    assert found.concessions == (first,)
+    other = learned.nearest(MACHINE, ENGINE, replace(PLAN, n_ctx=1))
+    assert other is not None
+    assert other.concessions == ()
 
 
 def test_a_run_is_found_again_and_another_is_not() -> None:

@@ -6,6 +6,7 @@ import json
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from localllm import measurements, paths
 from localllm.measured import Experience, Key, Measurement
 from localllm.measurements import load, record
+from localllm.recovery import Concession
 from tests.conftest import PATIENCE_SECONDS
 from tests.unprivileged import unprivileged
 
@@ -24,6 +26,12 @@ MEASURED = Measurement(
     prompt_tokens_per_second=900,
     n_decoded=256,
     n_prompt=512,
+    concessions=(
+        Concession({"n_ubatch": 256}, "micro-batch 512 -> 256"),
+        Concession({"type_k": "q8_0", "type_v": "q8_0"}, "KV cache f16 -> q8_0"),
+        Concession({"n_gpu_layers": 0, "devices": ()}, "layers on the device 1 -> 0"),
+        Concession({"tensor_overrides": ("a=CPU",)}, "layers with experts on the host 1 -> 2"),
+    ),
     when="2026-11-20T12:00:00Z",
 )
 
@@ -40,6 +48,39 @@ def file(tmp_path: Path) -> Path:
 def test_what_is_recorded_is_what_the_next_start_knows(file: Path) -> None:
     assert record(file, key(), MEASURED) is None
     assert load(file).find(key()) == MEASURED
+
+
+def test_a_file_of_before_there_were_concessions_is_read(file: Path) -> None:
+    record(file, key(), MEASURED)
+    document = json.loads(file.read_text())
+    (entry,) = document["measurements"].values()
+    del entry["concessions"]
+    file.write_text(json.dumps(document))
+    assert load(file).find(key()) == replace(MEASURED, concessions=())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"n_ctx": "4096"},
+        {"n_ctx": True},
+        {"n_ctx": -1},
+        {"type_k": 8},
+        {"devices": "CUDA0"},
+        {"devices": [0]},
+        {"model": "another"},
+        [],
+    ],
+    ids=str,
+)
+def test_a_concession_that_is_none_costs_its_own_entry_only(file: Path, changes: object) -> None:
+    for n_ctx in (8192, 4096):
+        record(file, key(n_ctx), MEASURED)
+    document = json.loads(file.read_text())
+    document["measurements"][key().text]["concessions"][0]["changes"] = changes
+    file.write_text(json.dumps(document))
+    assert load(file).find(key()) is None
+    assert load(file).find(key(4096)) == MEASURED
 
 
 def test_a_second_measurement_is_merged_into_the_first(file: Path) -> None:

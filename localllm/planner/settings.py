@@ -60,6 +60,58 @@ def environment(hardware: Hardware, policy: Policy) -> Mapping[str, str]:
     return variables
 
 
+def batches(
+    plan: Plan,
+    prompt_seconds: float | None,
+    wishes: Wishes,
+    goal: Goal,
+    policy: Policy,
+    *,
+    for_experts: bool = False,
+) -> tuple[Reason, Reason]:
+    """The batch and the micro-batch.
+
+    Precedence: 1. what was asked for; 2. no more than `goal.batch_seconds` allow; 3. larger ones
+    for experts on the host; 4. llama.cpp's defaults. A micro-batch is never above its batch.
+
+    Args:
+        plan: the rest of it.
+        prompt_seconds: for each token of a prompt; None where nobody can tell: a batch is then
+            one micro-batch.
+        wishes: explicit values.
+        goal: how long a batch may take.
+        policy: the defaults, and the bounds.
+        for_experts: their weights are on the host, and read once for each micro-batch.
+    """
+    batch = Reason("n_batch", policy.n_batch, "llama.cpp's default", "profile")
+    ubatch = Reason("n_ubatch", policy.n_ubatch, "llama.cpp's default", "profile")
+    if for_experts and policy.n_ubatch_experts > policy.n_ubatch:
+        because = "experts on the host are read once for each micro-batch"
+        ubatch = Reason("n_ubatch", policy.n_ubatch_experts, because, "dry-run")
+        if ubatch.value > batch.value:
+            batch = replace(ubatch, field="n_batch")
+    if wishes.n_ubatch is not None:
+        ubatch = Reason("n_ubatch", wishes.n_ubatch, "asked for", "flag")
+    # An encoder must have a whole text in one batch.
+    if goal.batch_seconds and plan.model.is_generative:
+        if not prompt_seconds:
+            n_tokens, because = ubatch.value, "one micro-batch"
+        else:
+            n_tokens = max(1, policy.n_batch_least, int(goal.batch_seconds / prompt_seconds))
+            n_tokens = 1 << n_tokens.bit_length() - 1
+            because = f"a batch takes about {goal.batch_seconds:g} s"
+        if wishes.n_ubatch is not None:
+            n_tokens = max(n_tokens, wishes.n_ubatch)
+        if n_tokens < batch.value:
+            because += ", so that a request whose client left ends soon"
+            batch = Reason("n_batch", n_tokens, because, "assumed")
+    if wishes.n_batch is not None:
+        batch = Reason("n_batch", wishes.n_batch, "asked for", "flag")
+    if ubatch.value > batch.value:
+        ubatch = Reason("n_ubatch", batch.value, "all of a batch", "profile")
+    return batch, ubatch
+
+
 def checkpoints(
     fixed_bytes: int, n_parallel: int, left_bytes: int | None, policy: Policy
 ) -> Reason:
@@ -93,13 +145,14 @@ def has_states(fixed_bytes: int, n_parallel: int) -> bool:
 
 
 def template(model: Model, hardware: Hardware, policy: Policy, wishes: Wishes, goal: Goal) -> Plan:
-    """The plan without what memory decides."""
+    """The plan without what memory and speed decide."""
+    n_batch = policy.n_batch if wishes.n_batch is None else wishes.n_batch
     plan = Plan(
         model=model,
         n_ctx=0,
         n_parallel=goal.n_parallel if wishes.n_parallel is None else wishes.n_parallel,
-        n_batch=policy.n_batch if wishes.n_batch is None else wishes.n_batch,
-        n_ubatch=policy.n_ubatch if wishes.n_ubatch is None else wishes.n_ubatch,
+        n_batch=n_batch,
+        n_ubatch=min(policy.n_ubatch, n_batch) if wishes.n_ubatch is None else wishes.n_ubatch,
         flash_attn=wishes.flash_attn or "auto",
         rpc=wishes.rpc,
         mmproj=wishes.mmproj,

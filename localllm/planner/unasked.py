@@ -51,6 +51,7 @@ def unasked(
         n_layers = 0
         layers = Reason("n_gpu_layers", 0, "no accelerator was found", "measured")
     threads = thread_counts(hardware, float(model.size_bytes), wishes, policy)
+    batches = settings.batches(template, None, wishes, goal, policy)
     plan = replace(
         template,
         n_ctx=wished,
@@ -59,6 +60,8 @@ def unasked(
         type_v=wishes.type_v or wishes.type_k or "f16",
         n_threads=threads[0].value,
         n_threads_batch=threads[1].value,
+        n_batch=batches[0].value,
+        n_ubatch=batches[1].value,
         cache_ram_bytes=goal.cache_ram_bytes,
     )
     because = "llama-cpp-python is not installed, so nothing was asked"
@@ -69,7 +72,8 @@ def unasked(
         layers,
         *threads,
         Reason("cache_ram_bytes", plan.cache_ram_bytes, CACHING, "profile"),
-        *rest(plan, wishes, policy),
+        *batches,
+        *rest(plan, wishes),
         Reason("memory", None, because, "assumed"),
     )
     return replace(plan, reasons=reasons)

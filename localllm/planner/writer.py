@@ -34,7 +34,7 @@ class Writer:
     def plan(self) -> Plan:
         """The finished plan."""
         option = self.best.option
-        plan, rows = self._with_larger_batch(option.plan, self.best.rows)
+        plan, rows, batches = self._with_batches(option.plan, self.best.rows)
         reasons = [
             *self._model(),
             *self._machine(),
@@ -45,7 +45,7 @@ class Writer:
         for reason in (*self._threads(), *self._caches(plan, rows)):
             values[reason.field] = reason.value
             reasons.append(reason)
-        reasons += rest(plan, self.wishes, self.policy)
+        reasons += [*batches, *rest(plan, self.wishes)]
         if not self.search.machine.devices:
             plan = replace(plan, devices=None)  # there is nothing to say
         return replace(
@@ -158,19 +158,32 @@ class Writer:
     def _candidate(self) -> Candidate:
         return next(o.candidate for o in self.outcomes if o.found is self.best)
 
-    def _with_larger_batch(
+    def _with_batches(
         self, plan: Plan, rows: tuple[DeviceMemory, ...]
-    ) -> tuple[Plan, tuple[DeviceMemory, ...]]:
-        """Larger micro-batches where experts are on the host, if there is room for them."""
-        wanted = self.policy.n_ubatch_experts
+    ) -> tuple[Plan, tuple[DeviceMemory, ...], Sequence[Reason]]:
+        """The batches, and why; larger ones for experts on the host only where they fit."""
         explicit = self.wishes.n_ubatch is not None or self.wishes.n_batch is not None
-        if not plan.tensor_overrides or explicit or plan.n_ubatch >= wanted:
-            return plan, rows
-        larger = replace(plan, n_ubatch=wanted, n_batch=max(plan.n_batch, wanted))
-        asked = self.search.ask(larger)
-        tightest = self.search.machine.tightest(asked)
-        fits = tightest is None or tightest.left_bytes >= 0
-        return (larger, asked) if fits else (plan, rows)
+        has_experts = bool(plan.tensor_overrides) and not explicit
+        option = self.best.option
+        # Beside a device, what the host has is brought over for each micro-batch, however few its
+        # tokens: the estimate, which takes the host to compute it, says nothing of that.
+        brought_over = bool(option.placement.devices) and option.loads[HOST].flops > 0
+        prompt_seconds = None if brought_over else option.prompt_seconds
+        for for_experts in (True, False) if has_experts else (False,):
+            reasons = settings.batches(
+                plan,
+                prompt_seconds,
+                self.wishes,
+                self.goal,
+                self.policy,
+                for_experts=for_experts,
+            )
+            batched = replace(plan, **{reason.field: reason.value for reason in reasons})
+            asked = rows if batched == plan else self.search.ask(batched)
+            tightest = self.search.machine.tightest(asked)
+            if tightest is None or tightest.left_bytes >= 0:
+                break
+        return batched, asked, reasons
 
     def _speed(self) -> Speed:
         option = self.best.option
@@ -266,22 +279,12 @@ def thread_counts(
     return [Reason("n_threads", n_threads, why, known), batch]
 
 
-def rest(plan: Plan, wishes: Wishes, policy: Policy) -> list[Reason]:
+def rest(plan: Plan, wishes: Wishes) -> list[Reason]:
     """Why the values have theirs that no search decides."""
-    reasons = []
-    for field in ("n_batch", "n_ubatch"):
-        value = getattr(plan, field)
-        if getattr(wishes, field) is not None:
-            reasons.append(Reason(field, value, "asked for", "flag"))
-        elif value != getattr(policy, field):
-            because = "experts on the host are read once for each micro-batch"
-            reasons.append(Reason(field, value, because, "dry-run"))
-        else:
-            reasons.append(Reason(field, value, "llama.cpp's default", "profile"))
     asked = wishes.flash_attn is not None
     source: Source = "flag" if asked else "profile"
     because = "asked for" if asked else "used wherever the device has it"
-    reasons.append(Reason("flash_attn", plan.flash_attn, because, source))
+    reasons = [Reason("flash_attn", plan.flash_attn, because, source)]
     because = "llama.cpp's default: read as needed, and shared with the system's cache"
     reasons.append(Reason("load_mode", plan.load_mode, because, "assumed"))
     if plan.mmproj is not None:

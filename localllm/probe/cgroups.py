@@ -72,9 +72,9 @@ def read_limits(root: Path = Path("/")) -> CgroupLimits:
     """
     membership = parse_membership(read_text(root / "proc/self/cgroup") or "")
     mounts = parse_mounts(read_text(root / "proc/self/mountinfo") or "")
-    memory, memory_problem = _groups(root, "memory", membership, mounts)
-    cpu, _ = _groups(root, "cpu", membership, mounts)
-    cpuset, _ = _groups(root, "cpuset", membership, mounts)
+    memory, memory_problem = groups(root, "memory", membership, mounts)
+    cpu, _ = groups(root, "cpu", membership, mounts)
+    cpuset, _ = groups(root, "cpuset", membership, mounts)
     total = _total_memory(root)
     rooms = [room for room in _memory_rooms(root, memory) if total is None or room.limit <= total]
     tightest = min(rooms, key=lambda room: (room.left, room.limit), default=None)
@@ -128,7 +128,7 @@ def unescape(field: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
 
 
-def _groups(
+def groups(
     root: Path, controller: str, membership: dict[str, str], mounts: Iterable[Mount]
 ) -> tuple[list[tuple[int, Path]], str | None]:
     """This process's groups that may bound a controller: (version, folder), leaf first.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -87,6 +87,63 @@ def process_memory(pid: int, nvml: Any = None) -> dict[str, int]:
                 if address is not None and n_bytes is not None:
                     used[address] = n_bytes
     return used
+
+
+@dataclass(frozen=True)
+class Utilization:
+    """One GPU or MIG slice now; None is what its driver does not tell.
+
+    Attributes:
+        name: as the driver says it.
+        utilization: share of the time, of the last second or less, in which it computed: 0 to 1.
+        used_bytes: by anybody, the driver's own share included. total_bytes: of its memory.
+    """
+
+    name: str
+    utilization: float | None = None
+    used_bytes: int | None = None
+    total_bytes: int | None = None
+
+
+def utilization(nvml: Any = None) -> list[Utilization]:
+    """How busy NVIDIA's GPUs are, in the driver's order; empty where there is none.
+
+    A MIG slice has memory of its own and no utilization, a unified board no memory of its own.
+    Takes milliseconds, more where no process keeps the driver awake. Never raises.
+
+    Args:
+        nvml: the module to ask; None imports pynvml.
+    """
+    if nvml is None:
+        try:
+            import pynvml
+        except ImportError:
+            return []
+        nvml = pynvml
+    found = []
+    with suppress(nvml.NVMLError), _session(nvml):
+        for number in range(nvml.nvmlDeviceGetCount()):
+            with suppress(nvml.NVMLError):
+                handle = nvml.nvmlDeviceGetHandleByIndex(number)
+                device = _Device(nvml, handle, "")
+                gpu = device.read()
+                percent = device.ask("use", lambda h: nvml.nvmlDeviceGetUtilizationRates(h).gpu)
+                for part in _slices(nvml, handle, gpu)[0] if gpu.mig else [gpu]:
+                    found.append(
+                        Utilization(
+                            part.name or "NVIDIA GPU",
+                            None if gpu.mig or percent is None else percent / 100,
+                            _used(part),
+                            part.total_bytes,
+                        )
+                    )
+    return found
+
+
+def _used(gpu: Accelerator) -> int | None:
+    if gpu.total_bytes is None or gpu.free_bytes is None:
+        return None
+    return gpu.total_bytes - gpu.free_bytes
 
 
 @contextmanager

@@ -7,9 +7,11 @@ needs them for is not known here.
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 from localllm.measured import ProcessMemory
+from localllm.probe.files import read_text
 from localllm.units import KIB, MIB
 
 #: A thread's stack is reserved whole (8 MiB by glibc's default) and hardly used: no allocation
@@ -105,3 +107,27 @@ def _mappings(text: str) -> list[tuple[str, str | None, dict[str, int]]]:
             # Without an inode the name is the kernel's own word: [heap], [stack], [vdso].
             found.append((match["mode"], match["path"] if match["inode"] != "0" else None, {}))
     return found
+
+
+def resident_bytes(pid: int, root: Path = Path("/")) -> tuple[int, int] | None:
+    """(main memory that the process holds now, the most that it ever held), bytes.
+
+    Pages that it shares with others count in full. None where that cannot be told; the peak is of
+    this look alone where the system does not keep one.
+    """
+    text = read_text(root / "proc" / str(pid) / "status")
+    kib = {
+        name: int(number)
+        for name, number in re.findall(r"^(VmRSS|VmHWM):\s+(\d+) kB$", text or "", re.MULTILINE)
+    }
+    if "VmRSS" in kib:
+        return kib["VmRSS"] * KIB, kib.get("VmHWM", kib["VmRSS"]) * KIB
+    if sys.platform == "linux":
+        return None
+    import psutil
+
+    try:
+        now = int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return None
+    return now, now

@@ -16,6 +16,7 @@ from localllm.plan import Plan, Reason, Source
 from localllm.planner import Wishes, choose
 from localllm.profiles import Goal
 from localllm.units import GIB, MIB
+from localllm.weights import LayerWeights, Weights
 from tests.planner.fakes import (
     CHAT,
     CPU,
@@ -207,7 +208,6 @@ def test_no_layers_asked_for_wakes_no_device() -> None:
             "a micro-batch of 512 is larger than the batch of 256",
             id="both asked for",
         ),
-        pytest.param(Wishes(n_batch=256), "a micro-batch of 512", id="batch alone"),
         pytest.param(Wishes(n_ubatch=4096), "the batch of 2048", id="micro-batch alone"),
         pytest.param(
             Wishes(n_ctx=3, n_parallel=4), "a context of 3 tokens is too small", id="no token each"
@@ -299,7 +299,7 @@ def test_one_quantization_is_chosen_and_each_other_has_a_reason(
 @pytest.mark.parametrize("kind", ["machine", "cgroup"])
 @pytest.mark.parametrize("spare", [0, 1, 10 * MIB, 200 * MIB, 1 * GIB, 3 * GIB])
 def test_the_prompt_cache_never_takes_more_than_is_left(spare: int, kind: str, goal: Goal) -> None:
-    wishes = Wishes(n_ctx=8192, type_k="f16", n_parallel=1)
+    wishes = Wishes(n_ctx=8192, type_k="f16", n_parallel=1, n_ubatch=512)
     (host,) = case().oracle.memory(Plan(MODEL.candidate.model, 8192))
     wanted = host.total_bytes + POLICY.host_overhead_bytes + spare
     if kind == "machine":
@@ -399,6 +399,95 @@ def test_a_micro_batch_that_is_asked_for_stays() -> None:
 
 def test_a_dense_model_keeps_the_usual_micro_batch() -> None:
     assert case(gpu("CUDA0", 2 * GIB)).plan().n_ubatch == POLICY.n_ubatch
+
+
+# -- batches that end soon -----------------------------------------------------------------------
+
+SOON = "so that a request whose client left ends soon"
+
+
+@pytest.mark.parametrize(
+    ("n_cores", "n_batch"),
+    # 4.5 billion operations a token: 31, 124, 497 and 15,900 tokens a second (Policy.thread_flops).
+    [(1, 64), (4, 64), (16, 256), (512, 2048)],
+)
+def test_a_server_computes_about_a_second_of_a_prompt_at_a_time(n_cores: int, n_batch: int) -> None:
+    layer = LayerWeights(100 * MIB, 0, 250_000_000)
+    model = replace(MODEL, weights=Weights((layer,) * 8, 50 * MIB, 100 * MIB, 0, 250_000_000))
+    plan = case(
+        cpu=replace(CPU, n_physical=n_cores, n_logical=n_cores, n_affinity=n_cores), models=[model]
+    ).plan(goal=SERVE)
+    why = reason(plan, "n_batch")
+    assert (plan.n_batch, why.value) == (n_batch, n_batch)
+    if n_batch < POLICY.n_batch:
+        assert why.because == f"a batch takes about 1 s, {SOON}"
+    assert plan.n_ubatch == reason(plan, "n_ubatch").value == min(n_batch, POLICY.n_ubatch)
+
+
+def test_a_smaller_micro_batch_takes_less_memory_and_the_ledger_says_so() -> None:
+    of = case(cpu=replace(CPU, n_physical=1, n_affinity=1))
+    plan = of.plan(goal=SERVE)
+    assert plan.n_ubatch < POLICY.n_ubatch
+    assert [row.compute_bytes for row in plan.memory] == [
+        row.compute_bytes for row in of.oracle.memory(plan)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wishes", "batches"),
+    [
+        (Wishes(n_batch=1024), (1024, 512)),
+        (Wishes(n_batch=128), (128, 128)),
+        (Wishes(n_ubatch=256), (256, 256)),
+        (Wishes(n_ubatch=16), (64, 16)),
+        (Wishes(n_batch=4096, n_ubatch=4096), (4096, 4096)),
+    ],
+    ids=str,
+)
+def test_a_batch_that_is_asked_for_stays_however_long_it_takes(
+    wishes: Wishes, batches: tuple[int, int]
+) -> None:
+    plan = case(cpu=replace(CPU, n_physical=1, n_affinity=1)).plan(wishes, SERVE)
+    assert (plan.n_batch, plan.n_ubatch) == batches
+    for name in ("n_batch", "n_ubatch"):
+        if getattr(wishes, name) is not None:
+            assert reason(plan, name).source == "flag"
+
+
+def test_a_batch_is_one_micro_batch_where_nobody_knows_how_fast_prompts_are_read() -> None:
+    plan = case(gpu(bandwidth=None)).plan(goal=SERVE)
+    assert (plan.n_batch, plan.n_ubatch) == (POLICY.n_ubatch, POLICY.n_ubatch)
+    assert reason(plan, "n_batch").because == f"one micro-batch, {SOON}"
+
+
+@pytest.mark.parametrize(
+    "of", [case(gpu("CUDA0", 2 * GIB)), expert_case()], ids=["layers", "experts"]
+)
+def test_micro_batches_stay_large_where_weights_are_brought_over_for_each(of: Case) -> None:
+    of.hardware = replace(of.hardware, cpu=replace(CPU, n_physical=1, n_affinity=1))
+    plan = of.plan(Wishes(n_ctx=8192), SERVE)
+    assert plan.n_ubatch >= POLICY.n_ubatch
+    assert plan.n_batch == plan.n_ubatch
+
+
+def test_a_conversation_reads_prompts_in_whole_batches() -> None:
+    plan = case(cpu=replace(CPU, n_physical=1, n_affinity=1)).plan()
+    assert (plan.n_batch, plan.n_ubatch) == (POLICY.n_batch, POLICY.n_ubatch)
+
+
+def test_an_encoder_has_room_for_a_whole_text() -> None:
+    found = MODEL.candidate
+    encoder = replace(found, model=replace(found.model, is_generative=False))
+    of = case(cpu=replace(CPU, n_physical=1, n_affinity=1))
+    plan = choose(of.hardware, [encoder], POLICY, Wishes(), SERVE, of.oracle)
+    assert (plan.n_batch, plan.n_ubatch) == (POLICY.n_batch, POLICY.n_ubatch)
+
+
+def test_without_an_oracle_a_servers_batch_is_one_micro_batch() -> None:
+    of = case()
+    plan = choose(of.hardware, of.candidates, POLICY, Wishes(), SERVE, None)
+    assert (plan.n_batch, plan.n_ubatch) == (POLICY.n_ubatch, POLICY.n_ubatch)
+    assert reason(plan, "n_batch").value == plan.n_batch
 
 
 # -- without an oracle ---------------------------------------------------------------------------

@@ -37,6 +37,7 @@ class Gpu:
     clock: Any = NOT_SUPPORTED
     mig: Any = NOT_SUPPORTED  # (current, pending)
     display: Any = 0
+    busy: Any = NOT_SUPPORTED  # percent
     slices: list[Any] = field(default_factory=list)
     computing: Any = ()  # (process id, bytes or None) pairs
     drawing: Any = ()
@@ -122,6 +123,9 @@ class FakeNvml:
 
     def nvmlDeviceGetDisplayActive(self, handle: Gpu) -> Any:
         return _answer(handle.display)
+
+    def nvmlDeviceGetUtilizationRates(self, handle: Gpu) -> Any:
+        return SimpleNamespace(gpu=_answer(handle.busy), memory=0)
 
     def nvmlDeviceGetMaxMigDeviceCount(self, handle: Gpu) -> int:
         return 7

@@ -6,7 +6,13 @@ import pynvml
 import pytest
 
 from localllm.hardware import Accelerator
-from localllm.probe.nvidia import cuda_version, memory_bandwidth, probe_nvidia
+from localllm.probe.nvidia import (
+    Utilization,
+    cuda_version,
+    memory_bandwidth,
+    probe_nvidia,
+    utilization,
+)
 from tests.probe.fake_nvml import NO_PERMISSION, NOT_SUPPORTED, FakeNvml, Gpu, Refusal
 
 MIB = 1 << 20
@@ -266,6 +272,51 @@ def test_another_failure_of_the_driver_is_told_as_it_is(tmp_path):
 
     assert [f.code for f in findings] == ["probe.nvml"]
     assert "Unknown Error" in findings[0].message
+
+
+def test_how_busy_each_gpu_is_and_what_is_used_of_its_memory():
+    busy = Gpu(**{**H200.__dict__, "busy": 87})
+    nvml = FakeNvml(busy, Gpu(**{**RTX_3060.__dict__, "memory": (12288 * MIB, 12000 * MIB)}))
+
+    assert utilization(nvml) == [
+        Utilization("NVIDIA H200", 0.87, 627 * MIB, 143771 * MIB),
+        Utilization("NVIDIA GeForce RTX 3060", None, 288 * MIB, 12288 * MIB),
+    ]
+    assert nvml.open == 0, "the driver's session was left open"
+
+
+def test_the_slices_of_a_gpu_have_their_own_memory_and_no_utilization():
+    slices = [mig_slice("3g.20gb", "MIG-1", 19968), mig_slice("1g.5gb", "MIG-2", 4864)]
+
+    assert utilization(FakeNvml(a100(slices))) == [
+        Utilization("NVIDIA A100-SXM4-40GB MIG 3g.20gb", None, 20 * MIB, 19968 * MIB),
+        Utilization("NVIDIA A100-SXM4-40GB MIG 1g.5gb", None, 20 * MIB, 4864 * MIB),
+    ]
+
+
+def test_a_unified_board_is_busy_without_memory_of_its_own():
+    board = Gpu(**{**GB10.__dict__, "busy": 3})
+
+    assert utilization(FakeNvml(board)) == [Utilization("NVIDIA GB10", 0.03)]
+
+
+def test_a_lost_gpu_is_left_out_of_those_that_are_busy():
+    lost = Refusal(pynvml.NVML_ERROR_GPU_IS_LOST)
+    mute = Gpu(NO_PERMISSION, "GPU-1", memory=NO_PERMISSION, busy=NO_PERMISSION)
+
+    assert utilization(FakeNvml(lost, mute)) == [Utilization("NVIDIA GPU")]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pynvml.NVML_ERROR_LIBRARY_NOT_FOUND,
+        pynvml.NVML_ERROR_DRIVER_NOT_LOADED,
+        pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH,
+    ],
+)
+def test_without_a_driver_no_gpu_is_busy(error):
+    assert utilization(FakeNvml(init=error)) == []
 
 
 def test_the_fake_answers_only_what_the_real_module_has():
