@@ -24,9 +24,10 @@ KNOWN = {
     "errors", "units", "paths", "hardware", "gguf", "naming", "quants", "profiles", "plan",
     "planner", "presets", "catalogue", "diagnosis", "engine_report", "completion", "outline",
     "variants", "measured", "weights", "digests", "splice", "readahead", "recommendation",
+    "recovery",
 }  # fmt: skip
 #: Each knows one outside thing.
-EDGES = {"probe", "engine", "hub", "store", "session", "measurements"}
+EDGES = {"probe", "engine", "hub", "store", "session", "measurements", "running"}
 #: They put the others together.
 COMPOSITIONS = {"chat", "pull", "gateway", "tune", "cli", "__main__"}
 #: The package itself (its version) and the demo model (its path, and how it was made).

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from localllm import __version__
-from localllm.cli import models
+from localllm.cli import models, servers
 from localllm.cli.flags import (
     Ctx,
     Goal,
@@ -29,7 +29,6 @@ from localllm.cli.flags import (
     Prefer,
     Quant,
     Ram,
-    RequiredModel,
     Threads,
     Vram,
 )
@@ -47,7 +46,7 @@ app = typer.Typer(
 )
 engine_app = typer.Typer(help="The engine: llama.cpp with its native tools.", no_args_is_help=True)
 app.add_typer(engine_app, name="engine")
-for command in models.COMMANDS:
+for command in (*models.COMMANDS, *servers.COMMANDS):
     app.command()(command)
 
 
@@ -247,18 +246,57 @@ def chat(
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": False})
 def serve(
     context: typer.Context,
-    model: RequiredModel,
-    direct: Annotated[
-        bool, typer.Option("--direct", help="Become llama-server itself; no gateway before it.")
-    ] = False,
-    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port.")] = 8080,
+    model: Model = None,
+    host: Annotated[
+        str | None, typer.Option("--host", help="Address to listen on.  [default: 127.0.0.1]")
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option("--port", min=0, max=65535, help="Port; 0 is a free one.  [default: 8080]"),
+    ] = None,
     api_key_file: Annotated[
         Path | None,
-        typer.Option("--api-key-file", help="Keys, one a line; needed off loopback."),
+        typer.Option("--api-key-file", help="Keys: a line each, KEY or NAME KEY."),
     ] = None,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Listen off loopback without keys.")
+    ] = False,
+    replicas: Annotated[
+        int | None,
+        typer.Option("--replicas", min=0, help="llama-servers; 0 is one per GPU.  [default: 1]"),
+    ] = None,
+    queue_limit: Annotated[
+        int | None,
+        typer.Option(
+            "--queue-limit", min=0, help="Requests that may wait.  [default: 16 for each slot]"
+        ),
+    ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option("--tls-cert", help="Certificate, PEM: answers HTTPS.")
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option("--tls-key", help="The certificate's key, PEM.")
+    ] = None,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option("--cors-origin", help="Web pages of this origin may use it; repeatable."),
+    ] = None,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option("--allowed-host", help="A name that it is reached by; repeatable."),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", help="A serve.yaml: these settings and all others."),
+    ] = None,
+    background: Annotated[
+        bool, typer.Option("--background", help="Start it, and return when it can answer.")
+    ] = False,
+    print_systemd: Annotated[
+        bool, typer.Option("--print-systemd", help="Print a systemd unit that runs this.")
+    ] = False,
+    direct: Annotated[
+        bool, typer.Option("--direct", help="Become llama-server itself; no gateway before it.")
     ] = False,
     ctx: Ctx = None,
     ngl: Ngl = None,
@@ -270,20 +308,29 @@ def serve(
     prefer: Prefer = None,
     mmproj: Mmproj = None,
 ) -> None:
-    """Serve a model by llama.cpp's OpenAI-style server.
+    """Serve a model by llama.cpp's OpenAI-style server, watched and measured.
 
     It runs with the plan for this machine, on this machine's loopback unless told otherwise.
-    Arguments after -- go to llama-server as they are.
+    Arguments after -- are llama-server's own.
     """
     from localllm.cli import prepare, serve
 
-    serve.run(
-        model,
-        direct=direct,
-        host=host,
-        port=port,
-        api_key_file=api_key_file,
-        insecure=insecure,
+    given = {
+        "host": host,
+        "port": port,
+        "api_key_file": api_key_file,
+        "insecure": insecure or None,
+        "replicas": replicas,
+        "queue_limit": queue_limit,
+        "tls_cert": tls_cert,
+        "tls_key": tls_key,
+        "cors_origins": tuple(cors_origin) if cors_origin else None,
+        "allowed_hosts": tuple(allowed_host) if allowed_host else None,
+    }
+    order = serve.Order(
+        ref=model,
+        flags={name: value for name, value in given.items() if value is not None},
+        config=config,
         wishes=prepare.wishes(
             quant=quant,
             prefer=prefer,
@@ -295,8 +342,16 @@ def serve(
             mmproj=mmproj,
         ),
         goal=goal or "serve",
-        extra_argv=context.args,
+        extra_argv=tuple(context.args),
+        direct=direct,
+        argv=_typed_after("serve"),
     )
+    if print_systemd:
+        serve.print_systemd(order)
+    elif background:
+        serve.background(order)
+    else:
+        serve.run(order)
 
 
 @engine_app.command("install")
@@ -343,6 +398,8 @@ def run(argv: Sequence[str]) -> int:
     Every error a person can meet ends here: one sentence, a blank line, a hint. A traceback is
     shown only with --debug.
     """
+    global _words
+    _words = tuple(argv)
     own, dashes, passed_on = _split(argv)
     if "--debug" in own:  # wherever it stands
         own = [word for word in own if word != "--debug"]
@@ -372,6 +429,18 @@ def run(argv: Sequence[str]) -> int:
             )
         )
     return status if isinstance(status, int) else 0
+
+
+#: The words of this command line, as they were typed.
+_words: tuple[str, ...] = ()
+
+
+def _typed_after(command: str) -> tuple[str, ...]:
+    """What followed the command, without what makes it return at once."""
+    at = _words.index(command) + 1
+    own, dashes, passed_on = _split(_words[at:])
+    kept = [word for word in own if word not in ("--background", "--print-systemd")]
+    return (*kept, *dashes, *passed_on)
 
 
 def _split(argv: Sequence[str]) -> tuple[list[str], list[str], list[str]]:

@@ -15,6 +15,7 @@ from localllm.hardware import Hardware
 from localllm.measured import ENOUGH_TOKENS, Experience, Key, Measurement
 from localllm.plan import Candidate, Device, Plan, Reason, Speed
 from localllm.profiles import Policy
+from localllm.recovery import Concession, replay
 
 
 def engine_name() -> str:
@@ -49,6 +50,11 @@ class Teacher:
                 most[device] = max(n_bytes, most.get(device, n_bytes))
         return most
 
+    def relented(self, plan: Plan) -> Plan:
+        """The plan as it ran at last, where memory did not suffice for it as it is made."""
+        known = self.experience.find(Key.of(self.hardware, engine_name(), plan))
+        return plan if known is None else replay(plan, known.concessions)
+
     def told(self, plan: Plan) -> Plan:
         """The plan with measured speeds in place of estimated ones, where this run was measured."""
         known = self.experience.find(Key.of(self.hardware, engine_name(), plan))
@@ -76,12 +82,14 @@ class Learner:
         hardware: the machine.
         plan: what runs.
         policy: how long a canary may take.
+        planned: the plan before what earlier runs of it had to give up.
         devices: as the engine numbers them.
     """
 
     hardware: Hardware
     plan: Plan
     policy: Policy
+    planned: Plan
     devices: Sequence[Device] = ()
 
     @property
@@ -131,7 +139,14 @@ class Learner:
         )
         self._record(measurement)
 
-    def _record(self, measurement: Measurement) -> None:
-        finding = measurements.record(paths.measurements_file(), self.key, measurement)
+    def conceded(self, concessions: Sequence[Concession]) -> None:
+        """Remembers what was given up in this run, beside what it began without."""
+        key = Key.of(self.hardware, engine_name(), self.planned)
+        known = measurements.load(paths.measurements_file()).find(key)
+        before = () if known is None else known.concessions
+        self._record(Measurement(concessions=(*before, *concessions)), key)
+
+    def _record(self, measurement: Measurement, key: Key | None = None) -> None:
+        finding = measurements.record(paths.measurements_file(), key or self.key, measurement)
         if finding is not None:
             render.say(finding.message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,17 +25,21 @@ KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_n
 
 @dataclass(frozen=True)
 class Prepared:
-    """A machine, what was decided for it and by which policy; its devices as the engine's."""
+    """A machine, what was decided for it and by which policy; its devices as the engine's.
+
+    `planned` is the plan before what earlier runs of it had to give up, where they had.
+    """
 
     hardware: Hardware
     plan: Plan
     policy: Policy
+    planned: Plan
     devices: tuple[Device, ...] = ()
 
     @property
     def learner(self) -> Learner:
         """What watches the run."""
-        return Learner(self.hardware, self.plan, self.policy, self.devices)
+        return Learner(self.hardware, self.plan, self.policy, self.planned, self.devices)
 
 
 def wishes(
@@ -74,7 +79,11 @@ def wishes(
 
 
 def prepare(
-    found: FoundModels, asked: Wishes, goal: str, simulation: Simulation | None = None
+    found: FoundModels,
+    asked: Wishes,
+    goal: str,
+    simulation: Simulation | None = None,
+    share: Callable[[Hardware], Hardware] = lambda hardware: hardware,
 ) -> Prepared:
     """The best of what was found, and the plan for it on this machine.
 
@@ -83,6 +92,7 @@ def prepare(
         asked: explicit values.
         goal: what the plan is for, one of the policy's goals.
         simulation: the machine to plan for instead of this one.
+        share: what of the machine is for this run.
 
     Raises:
         UsageError: no such goal; values that contradict one another.
@@ -97,7 +107,7 @@ def prepare(
     policy = load_policy(paths.shipped_profiles_dir(), paths.config_dir())
     aim = policy.goal(goal)
     simulation = simulation or Simulation()
-    hardware = machine(simulation)
+    hardware = share(machine(simulation))
     outlines = {opened.model.path: opened.outlines for opened in found.models}
     outlines.update(found.beside)
     with contextlib.ExitStack() as stack:
@@ -107,11 +117,11 @@ def prepare(
         teacher = Teacher.here(hardware) if simulation.preset is None else None
         candidates = found.candidates
         extra = teacher.extra_bytes(candidates) if teacher is not None else None
-        plan = choose(hardware, candidates, policy, asked, aim, oracle, extra)
+        planned = plan = choose(hardware, candidates, policy, asked, aim, oracle, extra)
         if teacher is not None:
-            plan = teacher.told(plan)
+            plan = teacher.told(teacher.relented(plan))
         devices = oracle.devices() if oracle is not None and hardware.accelerators else ()
-    return Prepared(hardware, found.told(simulation.told(plan)), policy, devices)
+    return Prepared(hardware, found.told(simulation.told(plan)), policy, planned, devices)
 
 
 def machine(simulation: Simulation) -> Hardware:

@@ -1,4 +1,7 @@
-"""`localllm serve`: prints the plan and becomes llama-server with it."""
+"""`localllm serve`: a plan for each replica, the gateway's settings, and then the gateway.
+
+With --direct it becomes llama-server itself instead.
+"""
 
 from __future__ import annotations
 
@@ -6,77 +9,249 @@ import ipaddress
 import os
 import socket
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from localllm.cli import finding, prepare, pull, render
+from localllm import paths
+from localllm.cli import finding, passed_on, prepare, pull, render
+from localllm.cli.found import FoundModels
+from localllm.cli.passed_on import PassedOn
+from localllm.cli.prepare import Prepared
 from localllm.engine.argv import child_environment, printable, server_argv
-from localllm.engine.locate import SERVER, require_tools
+from localllm.engine.locate import SERVER, Tools, require_tools
 from localllm.errors import AccessError, LocalllmError, NotFoundError, UsageError
+from localllm.gateway.settings import Settings, read_settings
+from localllm.hardware import Hardware
 from localllm.planner import Wishes
+from localllm.planner.settings import threads
+
+if TYPE_CHECKING:
+    from localllm.gateway.server import Child
+    from localllm.running import Running
+
+_CONFIG = "serve.yaml"
+#: llama-server's threads for HTTP beyond its slots: health, metrics, pages and tokens are asked for
+#: while all slots are at work.
+_MORE_HTTP_THREADS = 16
 
 
-def run(
-    ref: str,
-    *,
-    direct: bool,
-    host: str,
-    port: int,
-    api_key_file: Path | None,
-    insecure: bool,
-    wishes: Wishes,
-    goal: str,
-    extra_argv: Sequence[str],
-) -> None:
-    """Does not return: the process becomes llama-server (on Windows, waits for it).
+@dataclass(frozen=True)
+class Order:
+    """What was typed.
+
+    Attributes:
+        ref: the model; None where -m follows the dashes.
+        flags: of the gateway's settings, those that were given.
+        config: a serve.yaml; None is the one in the config folder, if it is there.
+        wishes: explicit values of the plan.
+        goal: what the plan is for.
+        extra_argv: what followed the dashes.
+        direct: llama-server itself.
+        argv: all of it, for whoever starts it again.
+    """
+
+    ref: str | None
+    flags: Mapping[str, Any]
+    config: Path | None
+    wishes: Wishes
+    goal: str
+    extra_argv: tuple[str, ...]
+    direct: bool
+    argv: tuple[str, ...]
+
+    def settings(self, passed: PassedOn) -> Settings:
+        """1. Flags and what followed the dashes, 2. serve.yaml, 3. the defaults.
+
+        Raises:
+            UsageError: the file, or two flags that contradict one another.
+        """
+        own = paths.config_dir() / _CONFIG
+        path = self.config or (own if own.is_file() else None)
+        written = Settings() if path is None else read_settings(path)
+        return replace(written, **passed.with_settings(self.flags))
+
+
+def run(order: Order) -> None:
+    """Serves until it is told to stop.
 
     Raises:
         UsageError: an address off loopback without keys, or arguments that contradict.
-        LocalllmError: the port is taken.
+        LocalllmError: the address is taken, or the model cannot be run.
     """
-    if not direct:
-        render.say("there is no gateway in this version: llama-server answers itself (--direct)")
-    if not is_loopback(host) and api_key_file is None and not insecure:
-        raise UsageError(
-            f"listening on {host} lets the network in without a key",
-            "--api-key-file FILE with a key a line, or --insecure if that is meant",
-        )
-    if api_key_file is not None:
-        _check_key_file(api_key_file)
+    passed = passed_on.read(order.extra_argv)
+    for warning in passed.warnings:
+        render.say(f"warning: {warning}")
+    ref = passed.with_model(order.ref)
+    settings = order.settings(passed)
+    _check_door(settings, passed.keys)
     tools = require_tools(SERVER)
-    _check_port(host, port)
+    _check_port(settings.host, settings.port)
+    wishes = passed.with_wishes(order.wishes)
+    found = _find(ref, wishes, order.goal)
+    if wishes.mmproj is None and passed.looks_for_mmproj:
+        wishes = replace(wishes, mmproj=found.mmproj)
+    prepared = _prepare(found, wishes, order.goal, settings, passed)
+    render.print_plan(prepared[0].plan, sys.stderr)
+    if order.direct:
+        _become(tools, prepared[0], settings, passed)
+    else:
+        _serve(order, tools, prepared, settings, passed)
+
+
+def background(order: Order) -> None:
+    """The same as a process of its own; returns when it can answer."""
+    from localllm.cli.background import start_background
+
+    passed = passed_on.read(order.extra_argv)
+    ref = passed.with_model(order.ref)
+    _check_door(order.settings(passed), passed.keys)
+    start_background(order.argv, _short(ref))
+
+
+def print_systemd(order: Order) -> None:
+    """A unit that runs the same, on standard output."""
+    from localllm.cli.background import systemd_unit
+
+    passed = passed_on.read(order.extra_argv)
+    settings = order.settings(passed)
+    _check_door(settings, passed.keys)
+    passed.with_model(order.ref)
+    sys.stdout.write(systemd_unit(order.argv, drain_seconds=settings.drain_seconds))
+
+
+def _find(ref: str, wishes: Wishes, goal: str) -> FoundModels:
     try:
         found = finding.find_here(ref, wishes.quant)
     except NotFoundError as error:
         found = pull.offer(ref, error, wishes, goal)
     if found.note:
         render.say(f"warning: {found.note}")
-    if wishes.mmproj is None:
-        wishes = replace(wishes, mmproj=found.mmproj)
-    prepared = prepare.prepare(found, wishes, goal)
+    return found
+
+
+def _prepare(
+    found: FoundModels, wishes: Wishes, goal: str, settings: Settings, passed: PassedOn
+) -> list[Prepared]:
+    """A plan for each replica: alike ones share one, those on a GPU of their own do not."""
+    n_replicas, per_gpu = settings.replicas, False
+    if n_replicas != 1:
+        from localllm.cli.simulation import Simulation
+
+        n_gpus = len(prepare.machine(Simulation()).accelerators)
+        n_replicas = n_replicas or max(1, n_gpus)
+        per_gpu = n_replicas == n_gpus > 1
+    indices = range(n_replicas) if per_gpu else (0,)
+
+    def prepared(index: int) -> Prepared:
+        def share(hardware: Hardware) -> Hardware:
+            return hardware.shared(n_replicas, index, per_gpu=per_gpu)
+
+        one = prepare.prepare(found, wishes, goal, share=share)
+        name = passed.alias
+        if name is None:
+            return one
+        return replace(one, plan=replace(one.plan, model=replace(one.plan.model, name=name)))
+
+    each = [prepared(index) for index in indices]
+    return each if per_gpu else each * n_replicas
+
+
+def _serve(
+    order: Order,
+    tools: Tools,
+    prepared: Sequence[Prepared],
+    settings: Settings,
+    passed: PassedOn,
+) -> None:
+    from localllm.cli.mending import mender
+    from localllm.gateway import server
+
+    plan = prepared[0].plan
+
+    def say(text: str) -> None:
+        sys.stderr.write(f"localllm serve: {text}\n")
+        sys.stderr.flush()
+
+    def ready(record: Running) -> None:
+        say(record.url)
+        say(f"{record.name} is ready; logs in {render.home_shortened(str(record.log_dir))}")
+
+    server.run(
+        server.Serving(
+            name=_short(plan.model.ref),
+            model=plan.model.name or plan.model.ref,
+            tools=tools,
+            children=_children(prepared, passed),
+            settings=settings,
+            say=say,
+            ready=ready,
+            keys=passed.keys,
+            reload=lambda: order.settings(passed),
+            mend=mender(plan, say),
+            conceded=prepared[0].learner.conceded,
+            argv=order.argv,
+        )
+    )
+
+
+def _children(prepared: Sequence[Prepared], passed: PassedOn) -> tuple[Child, ...]:
+    from localllm.gateway.server import Child
+
+    children = []
+    for one in prepared:
+        plan, environment = one.plan, {}
+        gpus = one.hardware.accelerators
+        if len(prepared) > 1 and len(gpus) == 1 and gpus[0].vendor == "nvidia" and gpus[0].uuid:
+            # It sees no other GPU, so that it takes no memory on one; its own is then the first.
+            environment["CUDA_VISIBLE_DEVICES"] = gpus[0].uuid
+            plan = replace(plan, devices=("CUDA0",) if plan.devices else plan.devices)
+        argv = (
+            "--metrics",
+            "--threads-http",
+            str(plan.n_parallel + _MORE_HTTP_THREADS),
+            *passed.extra_argv,
+        )
+        n_cores, *_ = threads(one.hardware.cpu, plan.model.size_bytes, one.policy)
+        children.append(Child(plan, argv, environment, n_cores))
+    return tuple(children)
+
+
+def _become(tools: Tools, prepared: Prepared, settings: Settings, passed: PassedOn) -> None:
+    """Does not return: the process becomes llama-server (on Windows, waits for it)."""
     plan = prepared.plan
-    render.print_plan(plan, sys.stderr)
     program = str(tools.path(SERVER))
     argv = [
         *server_argv(plan, program),
         "--host",
-        host,
+        settings.host,
         "--port",
-        str(port),
+        str(settings.port),
         # llama-server lets every web page in by default; a page of another origin has no
         # business with the model on this machine.
         "--cors-origins",
-        "localhost",
+        ",".join(settings.cors_origins) or "localhost",
         "--metrics",
     ]
-    if api_key_file is not None:
-        argv += ["--api-key-file", str(api_key_file)]
-    argv += extra_argv
-    render.say(f"llama-server on http://{host}:{port} (Ctrl-C ends it)")
+    for option, value in (
+        ("--api-prefix", settings.api_prefix),
+        ("--api-key-file", settings.api_key_file),
+        ("--ssl-cert-file", settings.tls_cert),
+        ("--ssl-key-file", settings.tls_key),
+    ):
+        argv += [option, str(value)] if value else []
+    if settings.api_key_file is not None:
+        from localllm.gateway.credentials import read_keys
+
+        read_keys(settings.api_key_file)  # llama-server would only say that it cannot be read
+    argv += passed.extra_argv
+    render.say(f"llama-server on http://{settings.host}:{settings.port} (Ctrl-C ends it)")
     if os.environ.get("LOCALLLM_DEBUG"):
         render.say(printable(argv))
     environment = child_environment(plan, os.environ)
+    if passed.keys:
+        environment["LLAMA_API_KEY"] = ",".join(passed.keys)
     sys.stdout.flush()
     sys.stderr.flush()
     if sys.platform == "win32":  # exec there starts a second process and ends the first
@@ -96,24 +271,30 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _check_key_file(path: Path) -> None:
-    try:
-        keys = [
-            line
-            for line in path.read_text(encoding="utf-8").splitlines()
-            if line.strip() and not line.startswith("#")
-        ]
-    except FileNotFoundError:
-        raise NotFoundError(f"there is no key file {path}", f"openssl rand -hex 24 > {path}") \
-            from None  # fmt: skip
-    except (OSError, UnicodeDecodeError) as exc:
-        raise AccessError(f"cannot read the key file {path}: {exc}") from exc
-    if not keys:
-        raise UsageError(f"the key file {path} holds no key", f"openssl rand -hex 24 > {path}")
+def _short(ref: str) -> str:
+    """What to call a server of this model: "qwen3-8b" of a path, a repository or a short name."""
+    name = ref.rstrip("/").rpartition("/")[2].partition("@")[0]
+    return name.removesuffix(".gguf").removesuffix(".llamafile")
+
+
+def _check_door(settings: Settings, keys: Sequence[str]) -> None:
+    """Before anything is loaded: who may come, and whether TLS is whole."""
+    open_to_all = settings.api_key_file is None and not keys
+    if not is_loopback(settings.host) and open_to_all and not settings.insecure:
+        raise UsageError(
+            f"listening on {settings.host} lets the network in without a key",
+            "--api-key-file FILE with a key a line, or --insecure if that is meant",
+        )
+    if settings.api_key_file is not None:
+        from localllm.gateway.credentials import read_keys
+
+        read_keys(settings.api_key_file)
+    if (settings.tls_cert is None) != (settings.tls_key is None):
+        raise UsageError("TLS needs both --tls-cert and --tls-key")
 
 
 def _check_port(host: str, port: int) -> None:
-    """Finds out before the model is loaded, and says it in a sentence."""
+    """Finds out before the model is looked at, and says it in a sentence."""
     if port == 0 or host.endswith(".sock"):
         return
     try:

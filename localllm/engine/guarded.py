@@ -6,6 +6,7 @@ that are gone (a power cut, a guardian killed together with its parent) are swep
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -65,7 +66,7 @@ class Guarded:
         """The child's exit status, 128 + N after signal N; None while it runs."""
         return self._guardian.poll()
 
-    def wait(self, timeout_seconds: float) -> int | None:
+    def wait(self, timeout_seconds: float | None = None) -> int | None:
         """The exit status, waited for; None where it still runs then."""
         try:
             return self._guardian.wait(timeout_seconds)
@@ -81,6 +82,24 @@ class Guarded:
             except OSError:
                 continue
         return text
+
+    def kill(self) -> None:
+        """SIGKILL for the child, which a stopped one obeys, too; the guardian tells its end."""
+        import psutil
+
+        with contextlib.suppress(psutil.Error):
+            if self.pid is not None and self.poll() is None:
+                psutil.Process(self.pid).kill()
+
+    def cpu_seconds(self) -> float | None:
+        """Processor time that the child has used; None where that cannot be told."""
+        import psutil
+
+        try:
+            times = psutil.Process(self.pid).cpu_times() if self.pid is not None else None
+        except psutil.Error:
+            return None
+        return None if times is None else float(times.user + times.system)
 
     def let_go(self) -> None:
         """Begins the end (SIGTERM, after GRACE_SECONDS SIGKILL); returns at once."""

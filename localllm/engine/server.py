@@ -11,7 +11,7 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from localllm.engine.endpoint import Endpoint, free_port
 from localllm.engine.failure import explain_load_failure
 from localllm.engine.guarded import GRACE_SECONDS, Guarded, make_run_dir, sweep
 from localllm.engine.locate import SERVER, Tools
-from localllm.errors import EngineError
+from localllm.errors import EngineError, LocalllmError
 from localllm.plan import Plan
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ class LlamaServer:
         tools: where llama-server is.
         plan: what to run.
         extra_argv: more of llama-server's own arguments.
+        environment: variables beside the plan's own, such as which GPUs it may see.
+        ui: with its web page.
         load_timeout_seconds: how long loading may take; a big model on a slow disk takes minutes.
 
     Raises (on entering):
@@ -50,11 +52,14 @@ class LlamaServer:
         plan: Plan,
         *,
         extra_argv: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        ui: bool = False,
         load_timeout_seconds: float = 1800.0,
     ) -> None:
         self._program = str(tools.path(SERVER))
         self._plan = plan
-        self._extra_argv = tuple(extra_argv)
+        self._extra_argv = (*(() if ui else ("--no-ui",)), *extra_argv)
+        self._environment = dict(environment or {})
         self._load_timeout = load_timeout_seconds
         self._run_dir: Path | None = None
         self._child: Guarded | None = None
@@ -84,9 +89,10 @@ class LlamaServer:
             port = free_port()
             address = ["--host", "127.0.0.1", "--port", str(port)]
             self.endpoint = Endpoint(f"http://127.0.0.1:{port}", None, key)
-        argv = [*server_argv(self._plan, self._program), *address, "--no-ui", *self._extra_argv]
+        argv = [*server_argv(self._plan, self._program), *address, *self._extra_argv]
         # The key travels in the environment: a command line is there for everybody to read.
-        environment = child_environment(self._plan, os.environ) | {"LLAMA_API_KEY": key}
+        secret = {"LLAMA_API_KEY": key}
+        environment = child_environment(self._plan, os.environ) | self._environment | secret
         self._child = Guarded(argv, self._run_dir, environment)
 
     def wait_ready(self) -> None:
@@ -114,17 +120,44 @@ class LlamaServer:
         """The last of what the child printed, at most 2 MiB."""
         return "" if self._child is None else self._child.log()
 
-    def explain_death(self) -> EngineError | None:
+    def explain(
+        self, status: int, *, loading: bool, killed_for_memory: bool = False
+    ) -> LocalllmError:
+        """Why the child ended with that status.
+
+        Args:
+            status: of poll() or wait().
+            loading: it was not ready yet.
+            killed_for_memory: see explain_load_failure.
+        """
+        error = explain_load_failure(
+            self.log(), self._plan.model.path, status, killed_for_memory=killed_for_memory
+        )
+        if not loading:
+            error.message = error.message.replace(" while loading ", " while running ")
+        return error
+
+    def explain_death(self) -> LocalllmError | None:
         """Why the child is gone, as an error to raise; None while it runs.
 
         For when the connection broke: the connection ends before the process is reaped, so this
         waits a moment for it.
         """
-        status = None if self._child is None else self._child.wait(GRACE_SECONDS)
-        if status is None:
-            return None
-        error = explain_load_failure(self.log(), self._plan.model.path, status)
-        return EngineError(error.message.replace(" while loading ", " while running "), error.hint)
+        status = self.wait(GRACE_SECONDS)
+        return None if status is None else self.explain(status, loading=False)
+
+    def wait(self, timeout_seconds: float | None = None) -> int | None:
+        """The exit status, waited for; None where it still runs then, or never did."""
+        return None if self._child is None else self._child.wait(timeout_seconds)
+
+    def kill(self) -> None:
+        """Ends the child at once: for one that does not listen any more."""
+        if self._child is not None:
+            self._child.kill()
+
+    def cpu_seconds(self) -> float | None:
+        """Processor time that the child has used; None where that cannot be told."""
+        return None if self._child is None else self._child.cpu_seconds()
 
     def stop(self) -> None:
         """Ends the child (SIGTERM, after GRACE_SECONDS SIGKILL) and clears the run folder."""

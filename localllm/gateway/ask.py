@@ -1,0 +1,78 @@
+"""What the gateway reads of a request's body: enough to find it a slot and a warm cache.
+
+The body itself goes on untouched; what cannot be read here is for llama-server to refuse.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+#: A prompt in one piece is told apart from its like at every so many characters.
+_BLOCK_CHARS = 1024
+#: As deep as a prefix is followed; beyond it, it is the same conversation.
+_MOST_DIGESTS = 64
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A request's body, as far as it concerns the gateway.
+
+    Attributes:
+        model: as named; "" where it names none.
+        streams: it asks for a stream.
+        n_slots: how many it takes at once (n choices are n slots).
+        prefix: digests of its prompt's beginning, ever longer ones; for affinity.py.
+    """
+
+    model: str = ""
+    streams: bool = False
+    n_slots: int = 1
+    prefix: tuple[bytes, ...] = ()
+
+
+def read_ask(body: bytes) -> Ask:
+    """The body's Ask; an empty one where it is not a JSON object."""
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return Ask()
+    if not isinstance(document, dict):
+        return Ask()
+    model, n = document.get("model"), document.get("n", document.get("n_cmpl"))
+    return Ask(
+        model=model if isinstance(model, str) else "",
+        streams=document.get("stream") is True,
+        n_slots=n if isinstance(n, int) and not isinstance(n, bool) and n > 0 else 1,
+        prefix=_digests(_pieces(document)),
+    )
+
+
+def _pieces(document: dict[str, Any]) -> Iterator[object]:
+    """The prompt, cut where conversations part."""
+    for key in ("system", "instructions", "tools"):
+        if key in document:
+            yield document[key]
+    for key in ("messages", "input", "prompt", "input_prefix", "content"):
+        value = document.get(key)
+        if isinstance(value, str):
+            yield from (value[at : at + _BLOCK_CHARS] for at in range(0, len(value), _BLOCK_CHARS))
+        elif isinstance(value, list) and value and not isinstance(value[0], int):
+            yield from value
+        elif value is not None:
+            yield value
+
+
+def _digests(pieces: Iterable[object]) -> tuple[bytes, ...]:
+    digests: list[bytes] = []
+    running = blake2b(digest_size=12)
+    for piece in pieces:
+        if len(digests) == _MOST_DIGESTS:
+            break
+        text = piece if isinstance(piece, str) else json.dumps(piece, sort_keys=True)
+        running.update(text.encode("utf-8", "surrogatepass") + b"\0")
+        digests.append(running.copy().digest())
+    return tuple(digests)

@@ -1,0 +1,145 @@
+"""Sockets and connections: where the gateway listens, how many may come, and TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import ssl
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from aiohttp import web
+
+from localllm.errors import AccessError, LocalllmError, UsageError
+from localllm.gateway.settings import Settings
+
+#: A person's cookie jar or a long query are a few KiB; llama-server allows 8 KiB for each line.
+_LINE_BYTES = 16384
+_FIELD_BYTES = 16384
+_MOST_HEADERS = 100
+#: How long what is left of a refused body is read, so that its client sees the answer.
+_LINGER_SECONDS = 2.0
+_BACKLOG = 1024
+_FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\n"
+    b"Content-Length: 0\r\n\r\n"
+)
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+class Server(web.Server):
+    """aiohttp's low-level server, for so many connections and no more.
+
+    The low-level one, because there is nothing to route: all paths are llama-server's.
+
+    Args:
+        handler: answers a request; it is cancelled when its client leaves.
+        settings: head_seconds and max_connections.
+    """
+
+    def __init__(self, handler: Handler, settings: Settings) -> None:
+        quiet = logging.getLogger("localllm.http")
+        quiet.addHandler(logging.NullHandler())
+        quiet.propagate = False  # what clients send wrong is theirs to hear, in a 400
+        super().__init__(
+            handler,
+            handler_cancellation=True,
+            # This bounds the time for a head as well: it runs until a request is complete.
+            keepalive_timeout=settings.head_seconds or 3600.0,
+            lingering_time=_LINGER_SECONDS,
+            max_line_size=_LINE_BYTES,
+            max_field_size=_FIELD_BYTES,
+            max_headers=_MOST_HEADERS,
+            auto_decompress=False,
+            access_log=None,
+            logger=quiet,
+        )
+        self._most = settings.max_connections
+
+    def __call__(self) -> asyncio.Protocol:  # type: ignore[override]
+        """The protocol of a new connection."""
+        return super().__call__() if len(self.connections) < self._most else _Full()
+
+
+class _Full(asyncio.Protocol):
+    """Tells one client too many to come again."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
+        transport.write(_FULL)
+        transport.close()
+
+
+async def listen(server: Server, settings: Settings) -> tuple[asyncio.AbstractServer, str]:
+    """Begins to accept connections; the listener, and the URL of the first address.
+
+    Raises:
+        UsageError: the host is no address of this machine, or the certificate is not one.
+        AccessError: the port is not for this user. LocalllmError: it is taken.
+    """
+    loop = asyncio.get_running_loop()
+    tls = tls_context(settings.tls_cert, settings.tls_key)
+    if settings.host.endswith(".sock"):
+        return await _listen_on_path(server, settings.host), f"http+unix://{settings.host}"
+    host, port = settings.host, settings.port
+    try:
+        hosts = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except socket.gaierror as exc:
+        raise UsageError(f"{host!r} is not an address of this machine: {exc.strerror}") from exc
+    addresses = list(dict.fromkeys(str(address[0]) for *_, address in hosts))
+    if port == 0:  # each address would get a port of its own
+        addresses = addresses[:1]
+    try:
+        listener = await loop.create_server(
+            server, addresses, port, ssl=tls, backlog=_BACKLOG, reuse_address=True
+        )
+    except PermissionError as exc:
+        raise AccessError(
+            f"port {port} may not be used by this user", "ports above 1023 may: --port 8080"
+        ) from exc
+    except OSError as exc:
+        raise LocalllmError(
+            f"cannot listen on {host}:{port}: {exc.strerror}",
+            "is another server running there? --port takes another one",
+        ) from exc
+    bound = listener.sockets[0].getsockname()[1]
+    shown = f"[{host}]" if ":" in host else host
+    return listener, f"http{'s' if tls else ''}://{shown}:{bound}"
+
+
+async def _listen_on_path(server: Server, path: str) -> asyncio.AbstractServer:
+    with contextlib.suppress(OSError):
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(path)
+        raise LocalllmError(f"another server listens on {path}")
+    try:
+        return await asyncio.get_running_loop().create_unix_server(server, path, backlog=_BACKLOG)
+    except OSError as exc:
+        raise LocalllmError(f"cannot listen on {path}: {exc.strerror}") from exc
+
+
+def tls_context(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
+    """The server's TLS, or None without a certificate.
+
+    Raises:
+        UsageError: one of the two is missing, or they are not what they should be.
+    """
+    if cert is None and key is None:
+        return None
+    if cert is None or key is None:
+        raise UsageError("TLS needs both --tls-cert and --tls-key")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(cert, key)
+    except FileNotFoundError as exc:
+        missing = cert if not cert.exists() else key
+        raise UsageError(f"there is no file {missing}") from exc
+    except (OSError, ssl.SSLError) as exc:
+        raise UsageError(
+            f"{cert} and {key} are not a certificate and its key: {exc.strerror or exc}",
+            "both are PEM; the certificate may be followed by its chain",
+        ) from exc
+    return context

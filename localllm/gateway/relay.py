@@ -1,0 +1,341 @@
+"""One request's bytes: to a backend, and its answer's back, as they are.
+
+An answer that has not begun may come from another backend, or the same one started again; one that
+has begun ends with an error in its own form. A client that leaves takes its work with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import aiohttp
+from aiohttp import web
+
+from localllm.gateway.ask import Ask
+from localllm.gateway.backends import Backend, BrokenError, Pool
+from localllm.gateway.passing import PING, Passing
+from localllm.gateway.queue import Lease, Queue
+from localllm.gateway.refusal import Refused
+
+if TYPE_CHECKING:
+    from localllm.gateway.flights import Flight
+    from localllm.gateway.routes import Route
+
+#: Backends that one request is given before it is called its own fault.
+MOST_ATTEMPTS = 3
+#: An answer in one piece is held until it is whole, so that another backend can still give it.
+_STREAM = "text/event-stream"
+
+#: RFC 9110 7.6.1: for one connection, not for the next. And what is the gateway's to say.
+_NOT_PASSED_ON = frozenset(
+    (
+        "connection", "keep-alive", "proxy-authenticate", "proxy-authorization",
+        "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
+        "host", "content-length", "expect", "forwarded", "via",
+        "authorization", "x-api-key", "cookie", "origin", "referer",
+    )
+)  # fmt: skip
+_NOT_PASSED_BACK = frozenset(
+    (
+        "connection", "keep-alive", "proxy-authenticate", "te", "trailer",
+        "transfer-encoding", "upgrade", "content-length",
+    )
+)  # fmt: skip
+
+
+class Relay:
+    """Passes requests on to a pool.
+
+    Args:
+        pool: whose backends answer.
+        queue: gives slots of them.
+        moved: told how many tokens of a stream went by.
+    """
+
+    def __init__(self, pool: Pool, queue: Queue, moved: Callable[[int], None]) -> None:
+        self._pool = pool
+        self._queue = queue
+        self._moved = moved
+        self._drains: set[asyncio.Task[None]] = set()
+
+    async def generate(
+        self,
+        request: web.BaseRequest,
+        flight: Flight,
+        route: Route,
+        target: str,
+        body: bytes,
+        ask: Ask,
+        headers: Mapping[str, str],
+    ) -> web.StreamResponse:
+        """The answer to a request that takes a slot, sent to its client.
+
+        Args:
+            request: as it came.
+            flight: its record.
+            route: what it is.
+            target: path and query for the backend.
+            body: its body, whole.
+            ask: what is known of that.
+            headers: to put on the answer.
+
+        Raises:
+            Refused: no backend could answer; nothing was sent.
+        """
+        exchange = flight.exchange
+        passed_on = forwarded(request)
+        while True:
+            flight.enter("queue")
+            lease = await self._queue.enter(ask.n_slots, ask.prefix, in_front=exchange.attempts > 0)
+            if exchange.queue_seconds is None:
+                exchange.queue_seconds = flight.elapsed
+            exchange.attempts += 1
+            exchange.replica = lease.backend.name
+            flight.enter("work")
+            one = _One(request, flight, route, headers, self._moved, lease)
+            try:
+                return await one.answer(target, passed_on, body, self._drains)
+            except BrokenError as broken:
+                lease.backend.doubt()
+                if exchange.attempts >= MOST_ATTEMPTS:
+                    raise Refused(
+                        502, f"llama-server ended {exchange.attempts} times over this request"
+                    ) from broken
+            finally:
+                if not one.handed_over:
+                    lease.release()
+
+    async def pass_on(
+        self,
+        request: web.BaseRequest,
+        flight: Flight,
+        route: Route,
+        target: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        *,
+        with_key: bool = True,
+    ) -> web.StreamResponse:
+        """The answer to a request that takes no slot.
+
+        Args:
+            request: as it came.
+            flight: its record.
+            route: what it is.
+            target: path and query for the backend.
+            body: its body, whole.
+            headers: to put on the answer.
+            with_key: without it llama-server answers what it shows to everybody, and refuses
+                everything else.
+
+        Raises:
+            Refused: no backend is ready, or it broke.
+        """
+        backend = self._pool.any_ready()
+        if backend is None:
+            raise Refused(503, "Loading model", 1)
+        flight.exchange.replica = backend.name
+        flight.exchange.attempts = 1
+        passed_on = forwarded(request)
+        if not with_key:
+            passed_on["Authorization"] = "none"
+        flight.enter("work")
+        one = _One(request, flight, route, headers, self._moved, None, backend)
+        try:
+            return await one.answer(target, passed_on, body, self._drains)
+        except BrokenError as broken:
+            backend.doubt()
+            raise Refused(503, "llama-server ended; it is being started again", 1) from broken
+
+
+class _One:
+    """One request with one backend."""
+
+    def __init__(
+        self,
+        request: web.BaseRequest,
+        flight: Flight,
+        route: Route,
+        headers: Mapping[str, str],
+        moved: Callable[[int], None],
+        lease: Lease | None,
+        backend: Backend | None = None,
+    ) -> None:
+        self._request = request
+        self._flight = flight
+        self._route = route
+        self._headers = headers
+        self._moved = moved
+        self._lease = lease
+        owner = backend if lease is None else lease.backend
+        assert owner is not None
+        self._backend = owner
+        self._passing = Passing()
+        #: The lease is somebody else's to release now.
+        self.handed_over = False
+
+    async def answer(
+        self,
+        target: str,
+        passed_on: Mapping[str, str],
+        body: bytes | None,
+        drains: set[asyncio.Task[None]],
+    ) -> web.StreamResponse:
+        """Sends the answer to the client.
+
+        Raises:
+            BrokenError: the backend broke before anything was sent.
+        """
+        upstream = await self._backend.open(self._request.method, target, passed_on, body)
+        try:
+            if upstream.content_type == _STREAM:
+                return await self._stream(upstream)
+            return await self._whole(upstream)
+        except asyncio.CancelledError:
+            # A stream with this header is meant to outlive its client, who comes back for it
+            # (llama-server's GET /v1/stream): it keeps its slot until it is done.
+            if self._flight.refusal is None and "X-Conversation-Id" in self._request.headers:
+                self.handed_over = True
+                drain = asyncio.ensure_future(_drain(upstream, self._lease, self._backend))
+                drains.add(drain)
+                drain.add_done_callback(drains.discard)
+            raise
+        finally:
+            self._count()
+            if not self.handed_over:
+                upstream.close()
+
+    async def _whole(self, upstream: aiohttp.ClientResponse) -> web.StreamResponse:
+        try:
+            body = await upstream.read()
+        except (aiohttp.ClientError, OSError) as exc:
+            raise BrokenError(str(exc)) from exc
+        if upstream.status == 503 and self._route.generates:
+            raise BrokenError("it is still loading")
+        self._backend.moved()
+        self._passing.take(body)
+        exchange = self._flight.exchange
+        exchange.status = upstream.status
+        prompt_seconds = self._passing.prompt_seconds()
+        if prompt_seconds is not None and exchange.queue_seconds is not None:
+            exchange.ttft_seconds = exchange.queue_seconds + prompt_seconds
+        headers = self._passed_back(upstream)
+        if self._request.method == "HEAD":
+            headers["Content-Length"] = upstream.headers.get("Content-Length", "0")
+        response = web.Response(status=upstream.status, headers=headers, body=body)
+        self._flight.enter("write")
+        await response.prepare(self._request)
+        await response.write_eof()
+        exchange.sent_bytes = len(body)
+        return response
+
+    async def _stream(self, upstream: aiohttp.ClientResponse) -> web.StreamResponse:
+        flight, exchange, passing = self._flight, self._flight.exchange, self._passing
+        backend, chunks = self._backend, upstream.content
+        response = web.StreamResponse(status=upstream.status, headers=self._passed_back(upstream))
+        begun = False
+        try:
+            # llama-server's head comes at once and proves nothing, and neither does a ping.
+            held = await chunks.readany()
+            while held and not held.replace(PING, b""):
+                held += await chunks.readany()
+            exchange.ttft_seconds = flight.elapsed if held else None
+            exchange.status = upstream.status
+            backend.moved()
+            self._moved(passing.take(held))
+            flight.enter("write")
+            await response.prepare(self._request)
+            begun = True
+            if held:
+                await response.write(held)
+            while True:
+                flight.enter("work")
+                chunk = await chunks.readany()
+                if not chunk:
+                    break
+                if chunk != PING:
+                    backend.moved()
+                self._moved(passing.take(chunk))
+                flight.enter("write")
+                await response.write(chunk)
+        except (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError) as exc:
+            if self._request.transport is None or self._request.transport.is_closing():
+                raise asyncio.CancelledError from None  # it was the client's side
+            if not begun:
+                raise BrokenError(str(exc)) from exc
+            backend.doubt()
+            exchange.outcome, exchange.error = "failed", "llama-server ended in the middle"
+            refusal = Refused(500, "llama-server ended in the middle of this answer")
+            await self._end(response, refusal)
+            return response
+        except asyncio.CancelledError:
+            # Too long, not left: who has begun to read is told why it ends.
+            refused = flight.refusal
+            if refused is None or not begun:
+                raise
+            flight.outlive()
+            exchange.outcome, exchange.error = "failed", refused.message
+            if flight.phase == "write":  # to one who does not read, nothing can be told
+                if self._request.transport is not None:
+                    self._request.transport.abort()
+            else:
+                await self._end(response, refused)
+            return response
+        finally:
+            exchange.sent_bytes = passing.n_bytes
+        await response.write_eof()
+        return response
+
+    async def _end(self, response: web.StreamResponse, refusal: Refused) -> None:
+        await response.write(refusal.event(is_messages=self._route.is_messages))
+        await response.write_eof()
+
+    def _passed_back(self, upstream: aiohttp.ClientResponse) -> dict[str, str]:
+        headers = {
+            name: value
+            for name, value in upstream.headers.items()
+            if (low := name.lower()) not in _NOT_PASSED_BACK
+            and not low.startswith("access-control-")
+        }
+        vary = [of for of in (upstream.headers.get("Vary"), self._headers.get("Vary")) if of]
+        return {**headers, **self._headers, **({"Vary": ", ".join(vary)} if vary else {})}
+
+    def _count(self) -> None:
+        """What the answer cost; of one that ended early, what went by."""
+        if not self._route.generates:
+            return
+        counts = self._passing.counts()
+        n_events = self._passing.n_events
+        # Events were counted as tokens while they passed; a few of them are not.
+        if n_events and "n_tokens" in counts:
+            self._moved(counts["n_tokens"] - n_events)
+        elif n_events:
+            counts["n_tokens"] = n_events
+        for name, number in counts.items():
+            setattr(self._flight.exchange, name, number)
+
+
+async def _drain(upstream: aiohttp.ClientResponse, lease: Lease | None, backend: Backend) -> None:
+    """Reads an answer to its end for nobody."""
+    try:
+        while await upstream.content.readany():
+            backend.moved()
+    except (aiohttp.ClientError, OSError):
+        backend.doubt()
+    finally:
+        upstream.close()
+        if lease is not None:
+            lease.release()
+
+
+def forwarded(request: web.BaseRequest) -> dict[str, str]:
+    """The request's headers as a backend gets them: without those that end here."""
+    named = request.headers.get("Connection", "").lower()
+    listed = {name.strip() for name in named.split(",")} if named else set()
+    return {
+        name: value
+        for name, value in request.headers.items()
+        if (low := name.lower()) not in _NOT_PASSED_ON and low not in listed
+    }
