@@ -30,6 +30,12 @@ _FAILURES: tuple[tuple[re.Pattern[str], type[LocalllmError], str, str | None], .
         "the download did not finish: get the file again",
     ),
     (
+        re.compile(r"llama_model_loader: failed to load model from"),
+        IntegrityError,
+        "{path} is no sound GGUF: llama.cpp cannot read its header",
+        "the download did not finish, or the file was changed: get it again",
+    ),
+    (
         re.compile(r"error loading model: (?P<what>.+)"),
         EngineError,
         "llama.cpp cannot load {path}: {what}",
@@ -52,6 +58,12 @@ _FAILURES: tuple[tuple[re.Pattern[str], type[LocalllmError], str, str | None], .
         EngineError,
         "no RPC server answers at {what}",
         "is ggml-rpc-server of the same llama.cpp running there, and no other program its client?",
+    ),
+    (
+        re.compile(r"error while handling argument (?P<what>\"[^\"]*\": .+)"),
+        EngineError,
+        "llama-server does not take the argument {what}",
+        None,
     ),
     (
         re.compile(r"error: invalid argument: (?P<what>\S+)"),

@@ -9,8 +9,9 @@ import asyncio
 import contextlib
 import threading
 import time
+import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, cast
 
 import aiohttp
 from yarl import URL
@@ -69,7 +70,7 @@ class Replica:
         extra_argv, environment: for llama-server.
         n_cores: threads for layers that have to leave their device.
         mend: given a damaged model's error, makes the file whole again; False where it cannot.
-            Runs in a thread.
+            Runs in a thread that nobody waits for at the end: a download goes on another time.
         conceded: told of concessions that helped, to remember them. Runs in a thread.
     """
 
@@ -238,6 +239,11 @@ class Replica:
             )
         except LocalllmError as error:  # it could not even be started
             self.error = error
+        except Exception as exc:
+            # No descriptor, process, thread or room is left, which may be there later; or a bug of
+            # ours, which must not leave the server without a replica in silence.
+            self.error = EngineError(f"llama-server cannot be run: {type(exc).__name__}: {exc}")
+            self.error.detail = traceback.format_exc()
         finally:
             self._set("draining" if self._state == "ready" else "starting")
             await self._disconnect()
@@ -298,7 +304,7 @@ class Replica:
             return await self._gave_up_something()
         if isinstance(error, IntegrityError) and self._mend is not None:
             mend = self._mend
-            return await _in_thread(lambda: mend(error))
+            return await _aside(lambda: mend(error))
         return False
 
     async def _gave_up_something(self) -> bool:
@@ -424,6 +430,32 @@ async def _in_thread(work: Callable[[], _T]) -> _T:
         with contextlib.suppress(Exception):
             await future
         raise
+
+
+async def _aside(work: Callable[[], _T]) -> _T:
+    """The work's result; to be cancelled is not to wait for it."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[_T] = loop.create_future()
+
+    def tell(result: _T | None, error: Exception | None) -> None:
+        if done.cancelled():
+            return
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(cast(_T, result))
+
+    def run() -> None:
+        result, error = None, None
+        try:
+            result = work()
+        except Exception as exc:
+            error = exc
+        with contextlib.suppress(RuntimeError):  # the loop is gone
+            loop.call_soon_threadsafe(tell, result, error)
+
+    threading.Thread(target=run, name="aside", daemon=True).start()
+    return await done
 
 
 def first_error(replicas: Sequence[Replica]) -> LocalllmError:

@@ -136,7 +136,7 @@ def test_whatever_is_wrong_is_made_good_wherever_it_came_from(
     ref = {
         "hub": f"{REPO}:Q8_0",
         "modelscope": f"ms:{REPO}:Q8_0",
-        "url": hub.add_file("a model Q8_0.gguf", models[Q8]),
+        "url": hub.add_file("a model #1 Q8_0.gguf", models[Q8]),
         "llamafile": hub.add_file("Some-Model.llamafile", packed),
         "llamafile here": str(archive),
     }[source]
@@ -244,6 +244,8 @@ def test_another_programs_copy_is_not_changed(
     assert Mender(location(pulled))()
     assert location(pulled).read_bytes() == models[Q8]
     assert theirs.read_bytes() == damaged
+    (manifest,) = Store.here().contents().manifests
+    assert manifest.files[0].adopted is None  # so that `rm` does not call it theirs
 
 
 def test_another_programs_file_that_is_served_itself_stays_and_the_stores_own_is_named(

@@ -127,7 +127,8 @@ def test_a_conversation_longer_than_the_context_is_told_as_such(
 
 
 def test_an_engine_that_dies_in_mid_reply_is_an_engine_error(tools: Tools, tiny_path: Path) -> None:
-    plan = Plan(Model("tiny", str(tiny_path)), n_ctx=2048)
+    # So long that it cannot be over before the kill, however late that comes.
+    plan = Plan(Model("tiny", str(tiny_path)), n_ctx=65536)
     with LlamaServer(tools, plan) as server:
         model = HttpChatModel(server.require_endpoint(), "tiny", None, server.explain_death)
         reply = model.stream(HELLO, Sampling())
@@ -139,19 +140,16 @@ def test_an_engine_that_dies_in_mid_reply_is_an_engine_error(tools: Tools, tiny_
 
 
 @pytest.mark.parametrize(
-    ("content", "kind"),
-    [
-        pytest.param(b"", EngineError, id="empty"),
-        pytest.param(b"not a model at all" * 100, EngineError, id="text"),
-    ],
+    "content",
+    [pytest.param(b"", id="empty"), pytest.param(b"not a model at all" * 100, id="text")],
 )
 def test_a_file_that_is_no_model_is_an_error_not_a_hang(
-    tools: Tools, tmp_path: Path, content: bytes, kind: type[Exception]
+    tools: Tools, tmp_path: Path, content: bytes
 ) -> None:
     path = tmp_path / "bad.gguf"
     path.write_bytes(content)
     with (
-        pytest.raises(kind, match=r"bad\.gguf"),
+        pytest.raises(IntegrityError, match=r"bad\.gguf is no sound GGUF"),
         LlamaServer(tools, Plan(Model("bad", str(path)), n_ctx=512)),
     ):
         pass
