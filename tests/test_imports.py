@@ -34,7 +34,8 @@ COMPOSITIONS = {"chat", "pull", "gateway", "tune", "cli", "__main__"}
 OTHERS = {"__init__", "demo"}
 
 OUTSIDE = {
-    "psutil", "pynvml", "huggingface_hub", "httpx", "urllib3", "filelock", "llama_cpp",
+    "psutil", "pynvml", "huggingface_hub", "httpx", "urllib3", "filelock", "llama_cpp", "aiohttp",
+    "prometheus_client",
 }  # fmt: skip
 TERMINAL = {"typer", "rich", "prompt_toolkit"}
 #: What reaches files, the environment, the clock, the network or other programs. `paths` is the
@@ -140,6 +141,11 @@ RULES = {
         lambda i: i.library == "llama_cpp" and not i.in_function,
         ("localllm.engine.inprocess", "try:\n    import llama_cpp\nexcept OSError:\n    pass\n"),
         ("localllm.engine.inprocess", "class A:\n    def f(self):\n        import llama_cpp\n"),
+    ),
+    "only the gateway imports aiohttp and prometheus_client": Rule(
+        lambda i: i.room != "gateway" and i.library in {"aiohttp", "prometheus_client"},
+        ("localllm.hub.download", "def f():\n    import aiohttp\n"),
+        ("localllm.gateway.relay", "import aiohttp\nfrom prometheus_client import Counter\n"),
     ),
     "only the cli imports typer, rich and prompt_toolkit": Rule(
         lambda i: i.room != "cli" and i.library in TERMINAL,
@@ -313,7 +319,7 @@ def test_the_builder_starts_without_site_packages() -> None:
     "library",
     ["rich", "prompt_toolkit", "httpx", "urllib3", "filelock", "numpy", "yaml", "psutil",
      "pynvml", "huggingface_hub",
-     "llama_cpp", "pygments", "markdown_it", "platformdirs"],
+     "llama_cpp", "pygments", "markdown_it", "platformdirs", "aiohttp", "prometheus_client"],
 )  # fmt: skip
 def test_the_command_line_starts_without(library: str, cli_modules: set[str]) -> None:
     assert "typer" in cli_modules

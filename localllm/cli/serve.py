@@ -118,7 +118,9 @@ def print_systemd(order: Order) -> None:
     settings = order.settings(passed)
     _check_door(settings, passed.keys)
     passed.with_model(order.ref)
-    sys.stdout.write(systemd_unit(order.argv, drain_seconds=settings.drain_seconds))
+    # Root has no systemd of its own: what root prints is for the machine's.
+    user = getattr(os, "geteuid", lambda: 1)() != 0
+    sys.stdout.write(systemd_unit(order.argv, user=user, drain_seconds=settings.drain_seconds))
 
 
 def _find(ref: str, wishes: Wishes, goal: str) -> FoundModels:

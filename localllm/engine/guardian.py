@@ -26,6 +26,8 @@ from collections.abc import Callable
 from typing import IO
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+#: Thousandths of all memory that the kernel's OOM killer counts on top of what the child uses.
+OOM_SCORE = 500
 
 
 def main(argv: list[str]) -> int:
@@ -45,6 +47,7 @@ def main(argv: list[str]) -> int:
     except OSError as exc:
         _write(os.path.join(run_dir, "engine.log"), f"cannot start {command[0]}: {exc}\n")
         return 127
+    _offer_to_oom_killer(child.pid)
     _write(os.path.join(run_dir, "pids.json"), json.dumps([os.getpid(), child.pid]))
 
     ending = threading.Event()
@@ -91,6 +94,14 @@ def _die_with_parent() -> Callable[[], None]:
             os._exit(1)
 
     return after_fork
+
+
+def _offer_to_oom_killer(pid: int) -> None:
+    """Where memory runs out, the child goes rather than who can start it again (proc(5))."""
+    with contextlib.suppress(OSError, ValueError), open(f"/proc/{pid}/oom_score_adj", "r+") as file:
+        inherited = int(file.read())
+        file.seek(0)
+        file.write(str(min(1000, inherited + OOM_SCORE)))
 
 
 def _drain(output: IO[bytes], run_dir: str, log_bytes: int) -> None:

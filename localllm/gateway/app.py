@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from urllib.parse import quote
 
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 
 from localllm.gateway import credentials, openapi, routes
 from localllm.gateway.ask import Ask, read_ask
@@ -107,9 +107,13 @@ class App:
             generates=route.generates,
             client=request.remote or "",
         )
-        flight = self._flights.begin(exchange)
+        flight = self._flights.begin(exchange, request.transport)
         origins = request.headers.getall(hdrs.ORIGIN, [])
-        headers = {"X-Request-Id": exchange.id, **self.rules.door.cors_headers(origins)}
+        headers = {
+            hdrs.SERVER: "localllm",  # or aiohttp would tell its version and Python's
+            "X-Request-Id": exchange.id,
+            **self.rules.door.cors_headers(origins),
+        }
         try:
             response = await self._answer(request, flight, route, path, headers)
             exchange.status = exchange.status or response.status
@@ -205,10 +209,14 @@ class App:
         Raises:
             Refused: it may not.
         """
+        if request.version not in (HttpVersion10, HttpVersion11):
+            raise Refused(400, "the request is of no version of HTTP that is spoken here")
         door, of = self.rules.door, request.headers
-        origins = of.getall(hdrs.ORIGIN, [])
+        origins, hosts = of.getall(hdrs.ORIGIN, []), of.getall(hdrs.HOST, [])
+        if not hosts and request.version == HttpVersion10:
+            hosts = ["localhost"]  # HAProxy's checks send none; every browser does
         closed = door.check(
-            of.getall(hdrs.HOST, []),
+            hosts,
             origins,
             of.get("Sec-Fetch-Site", ""),
             request.method,

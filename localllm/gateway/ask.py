@@ -24,7 +24,7 @@ class Ask:
     Attributes:
         model: as named; "" where it names none.
         streams: it asks for a stream.
-        n_slots: how many it takes at once (n choices are n slots).
+        n_slots: how many it takes at once: one for each choice (n) of each prompt.
         prefix: digests of its prompt's beginning, ever longer ones; for affinity.py.
     """
 
@@ -42,13 +42,29 @@ def read_ask(body: bytes) -> Ask:
         return Ask()
     if not isinstance(document, dict):
         return Ask()
-    model, n = document.get("model"), document.get("n", document.get("n_cmpl"))
+    model = document.get("model")
     return Ask(
         model=model if isinstance(model, str) else "",
         streams=document.get("stream") is True,
-        n_slots=n if isinstance(n, int) and not isinstance(n, bool) and n > 0 else 1,
+        n_slots=_n_choices(document) * _n_prompts(document.get("prompt")),
         prefix=_digests(_pieces(document)),
     )
+
+
+def _n_choices(document: dict[str, Any]) -> int:
+    n = document.get("n", document.get("n_cmpl"))
+    return n if isinstance(n, int) and not isinstance(n, bool) and n > 0 else 1
+
+
+def _n_prompts(prompt: object) -> int:
+    """How many prompts it is: a list of texts or of lists of tokens is one for each of them.
+
+    A list that has tokens among its texts is one prompt. Texts to embed or to rank are done in
+    a moment, and wait for one another inside llama-server.
+    """
+    if not isinstance(prompt, list) or any(isinstance(piece, int) for piece in prompt):
+        return 1
+    return max(1, len(prompt))
 
 
 def _pieces(document: dict[str, Any]) -> Iterator[object]:

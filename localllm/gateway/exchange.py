@@ -70,6 +70,14 @@ class Exchange:
             return None
         return max(0.0, self.total_seconds - self.ttft_seconds) / (self.n_tokens - 1)
 
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Tokens written per second in its slot, the time for its prompt included."""
+        if not self.n_tokens or self.queue_seconds is None:
+            return None
+        seconds = self.total_seconds - self.queue_seconds
+        return self.n_tokens / seconds if seconds > 0 else None
+
 
 class Observer(Protocol):
     """Something that is told of every exchange when it has ended."""

@@ -32,18 +32,27 @@ class Flight:
         n_body: bytes of its body that are held.
     """
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, transport: asyncio.WriteTransport | None) -> None:
         self.exchange = exchange
         self.arrived = self.since = time.monotonic()
         self.phase: Phase = "body"
         self.refusal: Refused | None = None
         self.n_body = 0
+        self._transport = transport
+        self._n_unsent = 0
         self._task = asyncio.current_task()
 
     def enter(self, phase: Phase) -> None:
         """It is somewhere else now, or it moved there."""
         self.phase = phase
         self.since = time.monotonic()
+
+    def watch(self, now: float) -> None:
+        """Notes when its client took some of what is written: a large answer takes its time."""
+        if self.phase == "write" and self._transport is not None:
+            n_unsent = self._transport.get_write_buffer_size()
+            if n_unsent != self._n_unsent:
+                self._n_unsent, self.since = n_unsent, now
 
     @property
     def elapsed(self) -> float:
@@ -71,9 +80,9 @@ class Flights:
     def __len__(self) -> int:
         return len(self._flights)
 
-    def begin(self, exchange: Exchange) -> Flight:
-        """A request arrived; to be called in its task."""
-        flight = Flight(exchange)
+    def begin(self, exchange: Exchange, transport: asyncio.WriteTransport | None = None) -> Flight:
+        """A request arrived over a connection; to be called in its task."""
+        flight = Flight(exchange, transport)
         self._flights.add(flight)
         return flight
 
@@ -100,6 +109,7 @@ class Flights:
         """
         now = time.monotonic()
         for flight in list(self._flights):
+            flight.watch(now)
             refusal = _late(flight, now, settings, wait_seconds)
             if refusal is not None:
                 flight.end(refusal)

@@ -101,7 +101,7 @@ class Logs:
         `time` is the request's arrival; a line is written when the answer has ended. `body` is
         there where the exchange has one, its first 256 Ki characters: received_bytes tells of more.
         """
-        per_token = exchange.seconds_per_token
+        rate = exchange.tokens_per_second
         line: dict[str, Any] = {
             "time": _iso(exchange.arrived_at),
             "id": exchange.id,
@@ -125,7 +125,7 @@ class Logs:
             "n_prompt": exchange.n_prompt,
             "n_cached": exchange.n_cached,
             "n_tokens": exchange.n_tokens,
-            "tokens_per_second": round(1 / per_token, 2) if per_token else None,
+            "tokens_per_second": None if rate is None else round(rate, 2),
         }
         if exchange.body is not None:
             line["body"] = exchange.body[:_BODY_LENGTH]

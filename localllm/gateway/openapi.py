@@ -59,7 +59,7 @@ def _get(
         responses[status] = {"$ref": "#/components/responses/Refused"}
     if unready is not None:
         responses["503"] = {"description": "Not now.", "content": unready}
-    security = {"security": [{"key": []}]} if needs_key else {}
+    security: dict[str, object] = {"security": [{"key": []}]} if needs_key else {}
     return {"get": {"summary": summary, **security, "responses": responses}}
 
 

@@ -40,7 +40,7 @@ _NOT_PASSED_ON = frozenset(
 _NOT_PASSED_BACK = frozenset(
     (
         "connection", "keep-alive", "proxy-authenticate", "te", "trailer",
-        "transfer-encoding", "upgrade", "content-length",
+        "transfer-encoding", "upgrade", "content-length", "x-request-id",
     )
 )  # fmt: skip
 
@@ -224,7 +224,9 @@ class _One:
         headers = self._passed_back(upstream)
         if self._request.method == "HEAD":
             headers["Content-Length"] = upstream.headers.get("Content-Length", "0")
-        response = web.Response(status=upstream.status, headers=headers, body=body)
+        response = web.Response(
+            status=upstream.status, reason=upstream.reason, headers=headers, body=body
+        )
         self._flight.enter("write")
         await response.prepare(self._request)
         await response.write_eof()
@@ -300,7 +302,7 @@ class _One:
             and not low.startswith("access-control-")
         }
         vary = [of for of in (upstream.headers.get("Vary"), self._headers.get("Vary")) if of]
-        return {**headers, **self._headers, **({"Vary": ", ".join(vary)} if vary else {})}
+        return {**self._headers, **headers, **({"Vary": ", ".join(vary)} if vary else {})}
 
     def _count(self) -> None:
         """What the answer cost; of one that ended early, what went by."""
@@ -308,8 +310,9 @@ class _One:
             return
         counts = self._passing.counts()
         n_events = self._passing.n_events
-        # Events were counted as tokens while they passed; a few of them are not.
-        if n_events and "n_tokens" in counts:
+        # Events were counted as tokens while they passed; a few of them are not. The beginning of
+        # a /v1/messages stream tells of 0 tokens, and that is all that one cut short tells.
+        if n_events and counts.get("n_tokens"):
             self._moved(counts["n_tokens"] - n_events)
         elif n_events:
             counts["n_tokens"] = n_events

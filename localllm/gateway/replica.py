@@ -237,7 +237,7 @@ class Replica:
                     status, loading=ready_at is None, killed_for_memory=killed_for_memory
                 )
             )
-        except LocalllmError as error:  # it could not even be started
+        except LocalllmError as error:  # it could not even be started, or was ended by us
             self.error = error
         except Exception as exc:
             # No descriptor, process, thread or room is left, which may be there later; or a bug of
@@ -263,7 +263,11 @@ class Replica:
             look = min(look * 1.5, _LOADING_LOOK_SECONDS)
 
     async def _ended(self, server: LlamaServer) -> int:
-        """Watches it; its exit status."""
+        """Watches it; its exit status.
+
+        Raises:
+            EngineError: it did not move any more and was killed.
+        """
         looked_at = time.monotonic()
         while True:
             await self._pause(_TICK_SECONDS)
@@ -285,10 +289,10 @@ class Replica:
             if slots is not None:  # one that did not answer is asked again at once
                 looked_at = time.monotonic()
             if why is not None:
-                self._report(f"llama-server {why}: it is ended", replica=self.name)
                 await _in_thread(server.kill)
-                status = await _in_thread(lambda: server.wait(_PROBE_SECONDS))
-                return 137 if status is None else status
+                error = EngineError(f"llama-server {why}")
+                error.detail = server.log()
+                raise error
 
     async def _recovered(self) -> bool:
         """Whether what ended its life was mended, so that it can begin another at once."""

@@ -29,7 +29,7 @@ from localllm.gateway.credentials import KeyRing
 from localllm.gateway.door import Door
 from localllm.gateway.flights import SWEEP_SECONDS, Flights
 from localllm.gateway.limits import Limiter
-from localllm.gateway.listening import Server, listen
+from localllm.gateway.listening import Server, close, listen
 from localllm.gateway.logs import Logs
 from localllm.gateway.metrics import Metrics
 from localllm.gateway.notify import notify
@@ -130,8 +130,9 @@ class _Gateway:
         replicas = self._replicas()
         self._pool = Pool(replicas)
         self._queue = Queue(self._pool, self._serving.settings.queue_limit)
-        names = [self._serving.model]
-        self._metrics = Metrics(names)
+        # Triton's paths are typed into configurations, where a name without a space is welcome.
+        names = [self._serving.model, self._record.name]
+        self._metrics = Metrics(names[:1])
         self._app = App(
             self._pool,
             self._queue,
@@ -172,8 +173,8 @@ class _Gateway:
                 await self._stop.wait()
                 await self._drain(listener)
         finally:
-            listener.close()
-            control_listener.close()
+            close(listener)
+            close(control_listener)
             for ticker in tickers:
                 ticker.cancel()
             self._flights.end_all(Refused(503, "the server is shutting down"))
@@ -227,7 +228,7 @@ class _Gateway:
         """Lets the requests that are here be answered, for a while; new ones are refused."""
         notify("STOPPING=1")
         self._app.is_draining = True
-        listener.close()
+        close(listener)
         drain_seconds = self._serving.settings.drain_seconds
         if self._flights.n_generating:
             self._serving.say(
@@ -367,18 +368,19 @@ class _Gateway:
         old = self._app.rules.settings
         try:
             new = self._serving.reload()
+            waiting = sorted(name for name in FIXED if getattr(old, name) != getattr(new, name))
+            # Before the rules are made of it: a key file that is gone from the settings must not
+            # open the door.
+            new = replace(new, **{name: getattr(old, name) for name in waiting})
             rules = _rules(new, self._serving.keys, self._serving.say)
         except LocalllmError as error:
             self._report(f"the settings stay as they are: {error.message}")
             return
-        waiting = sorted(name for name in FIXED if getattr(old, name) != getattr(new, name))
         if waiting:
             self._report(
                 f"{', '.join(waiting)}: changes only when the server is started again",
                 level="warning",
             )
-            kept = {name: getattr(old, name) for name in waiting}
-            rules = replace(rules, settings=replace(new, **kept))
         self._app.rules = rules
         self._queue.limit = rules.settings.queue_limit
         self._limiter.changed(rules.settings.limits, rules.settings.key_limits)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
+import io
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +83,11 @@ class Served:
         return record
 
     @property
+    def record_path(self) -> Path:
+        with _home(self.home):
+            return self.record.path
+
+    @property
     def url(self) -> str:
         return self.record.url
 
@@ -106,6 +115,24 @@ class Served:
         """An HTTP client of it."""
         return httpx.Client(base_url=self.url, timeout=PATIENCE_SECONDS, **options)
 
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port, for a socket."""
+        url = httpx.URL(self.url)
+        return url.host, url.port or 80
+
+    def talk(self, *pieces: bytes) -> bytes:
+        """All that it answers to these bytes, sent one after another, until it hangs up."""
+        with socket.create_connection(self.address, timeout=PATIENCE_SECONDS) as connection:
+            received = b""
+            with contextlib.suppress(ConnectionError):  # it may hang up before it has read all
+                for piece in pieces:
+                    connection.sendall(piece)
+            with contextlib.suppress(ConnectionError):
+                while piece := connection.recv(1 << 16):
+                    received += piece
+            return received
+
     def log(self, name: str) -> str:
         """The text of a log: "access", "error", "performance"."""
         path = self.record.log_dir / f"{name}.log"
@@ -125,6 +152,52 @@ class Served:
         self.process.wait()
         _, alive = psutil.wait_procs(left, timeout=PATIENCE_SECONDS)
         assert not alive, f"left behind: {alive}"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer of HTTP, read from bytes.
+
+    Attributes:
+        headers: names in lower case, in their order, repeated ones too.
+    """
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+    def header(self, name: str) -> str | None:
+        """The value of the only one of that name; None where there is none."""
+        values = [value for of, value in self.headers if of == name]
+        assert len(values) < 2, values
+        return values[0] if values else None
+
+
+def read_answers(raw: bytes, *, to_head: bool = False) -> list[Answer]:
+    """The answers that a connection brought, one after another.
+
+    Args:
+        raw: every byte.
+        to_head: they answer HEAD, and have no bodies.
+    """
+    connection: Any = _Recorded(raw)
+    answers = []
+    while connection.tell() < len(raw):
+        response = http.client.HTTPResponse(connection, method="HEAD" if to_head else "GET")
+        response.begin()
+        headers = tuple((name.lower(), value) for name, value in response.getheaders())
+        answers.append(Answer(response.status, headers, response.read()))
+    return answers
+
+
+class _Recorded(io.BytesIO):
+    """What http.client takes for a socket."""
+
+    def makefile(self, _: str) -> _Recorded:
+        return self
+
+    def close(self) -> None:
+        """It goes on with the next answer."""
 
 
 @contextlib.contextmanager
