@@ -46,6 +46,11 @@ class Passing:
         self.n_events += n_events
         return n_events
 
+    @property
+    def is_between_events(self) -> bool:
+        """Whether what went by ends where another event may begin."""
+        return not self._tail or self._tail.endswith(b"\n\n")
+
     def counts(self) -> dict[str, int]:
         """n_prompt, n_cached, n_tokens as the answer's end tells them; absent where it does not."""
         found = {}

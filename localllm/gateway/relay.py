@@ -291,7 +291,9 @@ class _One:
         return response
 
     async def _end(self, response: web.StreamResponse, refusal: Refused) -> None:
-        await response.write(refusal.event(is_messages=self._route.is_messages))
+        # Half an event may have come before it.
+        before = b"" if self._passing.is_between_events else b"\n\n"
+        await response.write(before + refusal.event(is_messages=self._route.is_messages))
         await response.write_eof()
 
     def _passed_back(self, upstream: aiohttp.ClientResponse) -> dict[str, str]:

@@ -10,6 +10,7 @@ import contextlib
 import threading
 import time
 import traceback
+import weakref
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol, TypeVar, cast
 
@@ -113,6 +114,7 @@ class Replica:
         self._server: LlamaServer | None = None
         self._session: aiohttp.ClientSession | None = None
         self._base_url = ""
+        self._answers: weakref.WeakSet[aiohttp.ClientResponse] = weakref.WeakSet()
         self._alarm = asyncio.Event()
         self._motion = Motion()
         self._ready_since: float | None = None
@@ -139,7 +141,7 @@ class Replica:
         if self._session is None:
             raise BrokenError("it is not there")
         try:
-            return await self._session.request(
+            answer = await self._session.request(
                 method,
                 URL(self._base_url + target, encoded=True),  # or dots in it would be resolved
                 headers=headers,
@@ -148,6 +150,8 @@ class Replica:
             )
         except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as exc:
             raise BrokenError(str(exc) or type(exc).__name__) from exc
+        self._answers.add(answer)
+        return answer
 
     def moved(self) -> None:
         """See Backend."""
@@ -376,6 +380,11 @@ class Replica:
     async def _disconnect(self) -> None:
         if self._session is not None:
             session, self._session = self._session, None
+            # Who reads an answer would wait for ever: closing the session does not tell it, where
+            # the connection's end was not read yet (it stopped reading for a slow client).
+            for answer in list(self._answers):
+                if not answer.content.is_eof():
+                    answer.content.set_exception(aiohttp.ClientConnectionError("it has ended"))
             await session.close()
 
     def _call_when_ended(self, server: LlamaServer) -> None:
