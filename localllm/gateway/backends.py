@@ -7,6 +7,7 @@ elsewhere would be another Backend.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -85,6 +86,8 @@ class Pool:
         #: Called whenever a backend's state or a slot has changed.
         self.on_change: Callable[[], None] = lambda: None
         self._tasks: list[asyncio.Task[None]] = []
+        self._turns = itertools.count(1)
+        self._last_turn: dict[str, int] = {}
 
     def start(self) -> None:
         """Begins to keep them alive."""
@@ -119,7 +122,8 @@ class Pool:
     def choose(self, n_slots: int, prefix: Sequence[bytes]) -> Backend | None:
         """The backend for a request, or None while none has room.
 
-        1. The one that has seen most of its prompt, if it has room; 2. the one with the most room.
+        1. The one that has seen most of its prompt, if it has room; 2. the one with the most room;
+        3. of those, the one whose turn is the longest ago.
         """
         free = {
             backend.name: backend
@@ -131,7 +135,12 @@ class Pool:
         known = self.affinity.find(prefix, free)
         if known is not None:
             return free[known]
-        return max(free.values(), key=lambda backend: backend.n_slots - backend.n_busy)
+        chosen = max(
+            free.values(),
+            key=lambda of: (of.n_slots - of.n_busy, -self._last_turn.get(of.name, 0)),
+        )
+        self._last_turn[chosen.name] = next(self._turns)
+        return chosen
 
     def any_ready(self, prefix: Sequence[bytes] = ()) -> Backend | None:
         """A backend for a request that takes no slot."""

@@ -15,8 +15,11 @@ from localllm.units import MIB
 
 #: What cannot change while the server runs: its address, its children and its files.
 FIXED = frozenset(
-    ("host", "port", "tls_cert", "tls_key", "replicas", "log_dir", "api_prefix", "api_key_file")
-)
+    (
+        "host", "port", "tls_cert", "tls_key", "replicas", "log_dir", "api_prefix",
+        "api_key_file", "max_connections", "head_seconds",
+    )
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
