@@ -327,8 +327,15 @@ def serve(
         "cors_origins": tuple(cors_origin) if cors_origin else None,
         "allowed_hosts": tuple(allowed_host) if allowed_host else None,
     }
+    argv = _typed_after("serve")
+    *_, passed_on = _split(argv)
+    # The parser takes the first word after the dashes for the model, where none is before them.
+    named = [word for word in (model, *context.args) if word is not None]
+    named = named[: len(named) - len(passed_on)]
+    if len(named) > 1:
+        raise UsageError(f"got an extra argument: {named[1]}", "localllm serve --help")
     order = serve.Order(
-        ref=model,
+        ref=named[0] if named else None,
         flags={name: value for name, value in given.items() if value is not None},
         config=config,
         wishes=prepare.wishes(
@@ -342,9 +349,9 @@ def serve(
             mmproj=mmproj,
         ),
         goal=goal or "serve",
-        extra_argv=tuple(context.args),
+        extra_argv=tuple(passed_on),
         direct=direct,
-        argv=_typed_after("serve"),
+        argv=argv,
     )
     if print_systemd:
         serve.print_systemd(order)

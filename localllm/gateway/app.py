@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from urllib.parse import quote
@@ -63,7 +63,7 @@ class App:
         limiter: what keys may use.
         observers: told of every exchange.
         moved: told how many tokens of a stream went by.
-        metrics: the text of /metrics and its content type.
+        metrics: the text of /metrics and its headers.
         bug: told of an exception that nobody expected.
     """
 
@@ -78,7 +78,7 @@ class App:
         model_names: Sequence[str],
         observers: Sequence[Observer],
         moved: Callable[[int], None],
-        metrics: Callable[[], Awaitable[tuple[bytes, str]]],
+        metrics: Callable[[], Awaitable[tuple[bytes, Mapping[str, str]]]],
         bug: Callable[[BaseException], None],
     ) -> None:
         self.rules = rules
@@ -167,8 +167,8 @@ class App:
             )
         flight.exchange.key = key
         if path == routes.METRICS and request.method == "GET":
-            body, content_type = await self._metrics()
-            return web.Response(body=body, headers={**headers, hdrs.CONTENT_TYPE: content_type})
+            page, more = await self._metrics()
+            return web.Response(body=page, headers={**headers, **more})
         if path == routes.OPENAPI and request.method == "GET":
             return web.json_response(openapi.document(), headers=headers)
         if not route.generates:
@@ -229,7 +229,7 @@ class App:
             answer = door.preflight(origins, of.get(hdrs.ACCESS_CONTROL_REQUEST_HEADERS, ""))
             if isinstance(answer, Closed):
                 raise Refused(answer.status, answer.reason)
-            return web.Response(status=204, headers={**headers, **answer})
+            return web.Response(headers={**headers, **answer})
         return None
 
     def _key(self, request: web.BaseRequest) -> str | None:

@@ -147,7 +147,7 @@ class Door:
     def preflight(
         self, origin_headers: Sequence[str], asked_headers: str
     ) -> dict[str, str] | Refusal:
-        """The headers of the answer to a preflight, which is 204 and empty; or why there is none.
+        """The headers of the answer to a preflight, which is empty; or why there is none.
 
         A preflight is OPTIONS with Origin and Access-Control-Request-Method. It brings no key,
         and must not need one. `check` comes first, as for all requests.

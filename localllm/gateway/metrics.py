@@ -136,8 +136,9 @@ class Metrics:
                 it is left out.
         """
         now = _Families(_now(status, lost_lines))
-        page = generate_latest(self._registry) + generate_latest(now) + merge(children)
-        return page, _CONTENT_TYPE
+        # A single one's names stay as they are, for whoever reads llama-server's already.
+        own = merge(children, labelled=len(status.replicas) > 1)
+        return generate_latest(self._registry) + generate_latest(now) + own, _CONTENT_TYPE
 
 
 class _Label:
@@ -218,7 +219,7 @@ class _Merged:
     samples: list[str] = field(default_factory=list)
 
 
-def merge(children: Mapping[str, bytes]) -> bytes:
+def merge(children: Mapping[str, bytes], *, labelled: bool = True) -> bytes:
     r"""Several pages as one: each sample with a label of who told it, each family once.
 
     # HELP llamacpp:requests_processing Number of requests processing
@@ -229,6 +230,7 @@ def merge(children: Mapping[str, bytes]) -> bytes:
     Args:
         children: pages in the text format by the replica's name. A line that is not in it is
             left out.
+        labelled: with the label.
     """
     families: dict[str, _Merged] = {}
     for replica, page in children.items():
@@ -246,9 +248,10 @@ def merge(children: Mapping[str, bytes]) -> bytes:
                 # A histogram's samples have longer names than their family.
                 longer = (family, f"{family}_bucket", f"{family}_sum", f"{family}_count")
                 of = family if name in longer else name
-                told_by = f'replica="{replica}"' + (f",{labels}" if labels else "")
+                told = ([f'replica="{replica}"'] if labelled else []) + ([labels] if labels else [])
+                all_labels = f"{{{','.join(told)}}}" if told else ""
                 merged = families.setdefault(of, _Merged())
-                merged.samples.append(f"{name}{{{told_by}}} {sample['value']}")
+                merged.samples.append(f"{name}{all_labels} {sample['value']}")
     lines = [
         line
         for merged in families.values()

@@ -17,6 +17,7 @@ _GENERATING = frozenset(
         "/audio/transcriptions", "/v1/audio/transcriptions",
         "/embedding", "/embeddings", "/v1/embeddings",
         "/rerank", "/reranking", "/v1/rerank", "/v1/reranking",
+        "/predict",  # where AIP_MODE is set
     )
 )  # fmt: skip
 _OTHERS = frozenset(

@@ -298,14 +298,17 @@ class _Gateway:
             return status
         return replace(status, rss_bytes=memory[0], rss_peak_bytes=memory[1])
 
-    async def _render_metrics(self) -> tuple[bytes, str]:
+    async def _render_metrics(self) -> tuple[bytes, Mapping[str, str]]:
         ready = list(self._pool.ready)
         texts = await asyncio.gather(*(backend.metrics() for backend in ready))
         children = {of.name: text for of, text in zip(ready, texts, strict=True)}
         # With many keys it takes a tenth of a second: not on the loop that passes streams on.
-        return await asyncio.to_thread(
+        page, content_type = await asyncio.to_thread(
             self._metrics.render, self.status(), self._logs.lost_lines, children
         )
+        # The second is llama-server's own way to say since when it counts.
+        started = str(int(self._record.started_at))
+        return page, {"Content-Type": content_type, "Process-Start-Time-Unix": started}
 
     async def _control(self, request: web.BaseRequest) -> web.StreamResponse:
         """The private address: `top`, `ps`, and `stop` where there are no signals."""

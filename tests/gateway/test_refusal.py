@@ -28,7 +28,8 @@ def test_when_to_come_again_is_whole_seconds_and_never_at_once(
 def test_a_stream_ends_with_the_error_in_its_own_form() -> None:
     refused = Refused(500, "it ended")
     of_openai = refused.event(is_messages=False)
-    assert of_openai.startswith(b"data: {") and of_openai.endswith(b"}\n\n")
+    assert of_openai.startswith(b"data: {")
+    assert of_openai.endswith(b"}\n\n")
     assert json.loads(of_openai[6:])["error"]["message"] == "it ended"
     event, data, *_ = refused.event(is_messages=True).split(b"\n")
     assert event == b"event: error"
