@@ -135,6 +135,7 @@ class LlamaServer:
         )
         if not loading:
             error.message = error.message.replace(" while loading ", " while running ")
+            error.args = (error.message,)
         return error
 
     def explain_death(self) -> LocalllmError | None:

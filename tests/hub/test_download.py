@@ -236,7 +236,8 @@ class TestWhole:
             )
         fetched, _, status = done.stdout.partition("\n")
         (tmp_path / "large.part").unlink()
-        assert int(fetched) == GIB
+        # A connection that was given up on a busy machine has some of it fetched again.
+        assert GIB <= int(fetched) < GIB + 4 * MIB
         peak = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
         assert int(peak.split()[1]) * KIB <= 150 * MIB
 
