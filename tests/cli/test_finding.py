@@ -110,6 +110,9 @@ def test_a_model_that_was_planned_once_is_planned_again_without_its_files(folder
         path.unlink()
     after = planned(str(folder))
     assert after["chosen"] == before["chosen"]
+    for candidate in (*before["candidates"], *after["candidates"]):
+        # On a busy machine its memory is measured anew each time.
+        del candidate["decode_tokens_per_second"]
     assert after["candidates"] == before["candidates"]
     first = after["reasons"][0]
     assert first["field"] == "model"
