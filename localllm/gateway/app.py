@@ -10,14 +10,14 @@ import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from urllib.parse import quote
 
 from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 
 from localllm.gateway import credentials, openapi, routes
-from localllm.gateway.ask import Ask, read_ask
+from localllm.gateway.ask import Ask, conversation, read_ask
 from localllm.gateway.backends import Pool
 from localllm.gateway.credentials import KeyRing
 from localllm.gateway.door import Door
@@ -193,6 +193,8 @@ class App:
             self._queue.check()  # before the body: who is refused should not have to send it
             body = await self._body(request, flight)
             ask = await _read(body)
+            if name := request.headers.get("X-Conversation-Id"):
+                ask = replace(ask, prefix=(*ask.prefix, conversation(name)))
             exchange.model, exchange.streams = ask.model, ask.streams
             if self.rules.settings.log_prompts:
                 exchange.body = body.decode("utf-8", "replace")

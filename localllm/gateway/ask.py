@@ -51,6 +51,11 @@ def read_ask(body: bytes) -> Ask:
     )
 
 
+def conversation(name: str) -> bytes:
+    """What stands for a conversation's id (X-Conversation-Id) among the digests of a prefix."""
+    return blake2b(name.encode("utf-8", "surrogatepass"), digest_size=12, key=b"id").digest()
+
+
 def _n_choices(document: dict[str, Any]) -> int:
     n = document.get("n", document.get("n_cmpl"))
     return n if isinstance(n, int) and not isinstance(n, bool) and n > 0 else 1

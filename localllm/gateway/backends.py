@@ -142,6 +142,11 @@ class Pool:
         self._last_turn[chosen.name] = next(self._turns)
         return chosen
 
+    def remember(self, prefix: Sequence[bytes], backend: Backend) -> None:
+        """The backend was given this prompt; of a single one there is nothing to remember."""
+        if len(self.backends) > 1:
+            self.affinity.remember(prefix, backend.name)
+
     def any_ready(self, prefix: Sequence[bytes] = ()) -> Backend | None:
         """A backend for a request that takes no slot."""
         ready = {backend.name: backend for backend in self.ready}

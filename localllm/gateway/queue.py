@@ -137,7 +137,7 @@ class Queue:
             if backend is None:
                 return
             self._waiters.popleft()
-            self._pool.affinity.remember(waiter.prefix, backend.name)
+            self._pool.remember(waiter.prefix, backend)
             n_slots = min(waiter.n_slots, backend.n_slots)
             waiter.lease.set_result(Lease(backend, n_slots, self._released))
 

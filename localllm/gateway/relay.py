@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 from aiohttp import web
 
-from localllm.gateway.ask import Ask
+from localllm.gateway.ask import Ask, conversation
 from localllm.gateway.backends import Backend, BrokenError, Pool
 from localllm.gateway.passing import PING, Passing
 from localllm.gateway.queue import Lease, Queue
@@ -133,7 +133,9 @@ class Relay:
         Raises:
             Refused: no backend is ready, or it broke.
         """
-        backend = self._pool.any_ready()
+        # A stream that is taken up again (/v1/stream) is on the replica that it began on.
+        name = request.query.get("conv_id")
+        backend = self._pool.any_ready((conversation(name),) if name else ())
         if backend is None:
             raise Refused(503, "Loading model", 1)
         flight.exchange.replica = backend.name

@@ -28,6 +28,7 @@ from localllm.gateway.backends import Pool
 from localllm.gateway.credentials import KeyRing
 from localllm.gateway.door import Door
 from localllm.gateway.flights import SWEEP_SECONDS, Flights
+from localllm.gateway.heap import trimmer
 from localllm.gateway.limits import Limiter
 from localllm.gateway.listening import Server, close, listen
 from localllm.gateway.logs import Logs
@@ -45,6 +46,7 @@ from localllm.recovery import Concession
 
 #: How often memory and GPUs are looked at.
 _SAMPLE_SECONDS = 2.0
+_TRIM_SECONDS = 30.0
 #: One of our own descriptors for a client, one for its llama-server, and some.
 _DESCRIPTORS_PER_CONNECTION = 2
 #: What the last bytes of drained answers get to leave.
@@ -255,12 +257,16 @@ class _Gateway:
 
     async def _sample(self) -> None:
         has_gpus = True
+        trim, trimmed_at = trimmer(), time.monotonic()
         while True:
             pids = [os.getpid(), *(pid for of in self._pool.backends if (pid := of.status().pid))]
             self._memory = await asyncio.to_thread(_resident, pids)
             if has_gpus:
                 self._gpus = await asyncio.to_thread(_gpus)
                 has_gpus = bool(self._gpus)
+            if time.monotonic() - trimmed_at > _TRIM_SECONDS:
+                await asyncio.to_thread(trim)
+                trimmed_at = time.monotonic()
             await asyncio.sleep(_SAMPLE_SECONDS)
 
     async def _perform(self) -> None:

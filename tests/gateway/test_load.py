@@ -544,17 +544,14 @@ def test_a_conversation_outlives_its_client_and_can_be_read_again(
 ) -> None:
     one: Gateway = request.getfixturevalue(of)
     key = {"Authorization": "Bearer key-of-free"}
-    document = {
-        "messages": [{"role": "user", "content": "Hello"}],
-        "max_tokens": 600,
-        "ignore_eos": True,
-        "stream": True,
-    }
+    document = {"max_tokens": 600, "ignore_eos": True, "stream": True}
 
     async def leave_and_come_back(name: str) -> Answer:
         path = "/v1/chat/completions"
         headers = {**key, "X-Conversation-Id": name}
-        await one.ask(path, document=document, headers=headers, leave=Leave(3))
+        # Each of its own, so that two replicas share them.
+        asked = {**document, "messages": [{"role": "user", "content": f"Hello, {name}"}]}
+        await one.ask(path, document=asked, headers=headers, leave=Leave(3))
         return await one.ask(f"/v1/stream?conv_id={name}&from=0", headers=key)
 
     async def check() -> list[Answer]:
