@@ -1,8 +1,12 @@
 """serve: what llama-server lacks, put in front of it, at next to no cost.
 
 `settings` what a person may choose; `exchange` one request and what became of it.
-At the door: `door` (Host, Origin, CORS), `credentials` and `limits` (keys), `routes`.
-Inside: `queue` (who waits), `affinity` (whose cache), `relay` (the bytes), `app` (HTTP).
-Behind: `backends` (replicas), `watch` (alive, ready, moving?).
-Told: `logs`, `metrics`, `window` (percentiles), `status`. `server` puts it together.
+At the door: `listening` (sockets), `door` (Host, Origin, CORS), `credentials` and `limits` (keys),
+`routes`, `refusal` (what is answered instead), `openapi` (our own paths, described).
+Inside: `app` (a request's way), `ask` (what is read of it), `queue` (who waits), `flights` (who
+takes too long), `relay` and `passing` (the bytes, and what they tell).
+Behind: `backends` and `affinity` (who answers), `replica` (a llama-server), `motion` (whether it
+moves).
+Told: `logs`, `metrics`, `window` (percentiles), `status`, `control` (asked from outside), `notify`.
+`server` puts it together.
 """
