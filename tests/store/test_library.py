@@ -597,11 +597,10 @@ def test_a_kill_at_any_moment_leaves_no_claim_without_its_file(tmp_path: Path) -
 
 
 def _latest(store: Store) -> list[tuple[str, int]]:
-    found = []
-    for path in store.manifests_root.glob("*/*.json"):
-        with contextlib.suppress(FileNotFoundError):
-            found.append((str(path), path.stat().st_mtime_ns))
-    return sorted(found)
+    while True:
+        with contextlib.suppress(FileNotFoundError):  # it went while it was looked at
+            found = store.manifests_root.glob("*/*.json")
+            return sorted((str(path), path.stat().st_mtime_ns) for path in found)
 
 
 def _check_claims(store: Store) -> None:
