@@ -243,10 +243,6 @@ def _become(tools: Tools, prepared: Prepared, settings: Settings, passed: Passed
         ("--ssl-key-file", settings.tls_key),
     ):
         argv += [option, str(value)] if value else []
-    if settings.api_key_file is not None:
-        from localllm.gateway.credentials import read_keys
-
-        read_keys(settings.api_key_file)  # llama-server would only say that it cannot be read
     argv += passed.extra_argv
     render.say(f"llama-server on http://{settings.host}:{settings.port} (Ctrl-C ends it)")
     if os.environ.get("LOCALLLM_DEBUG"):

@@ -64,6 +64,11 @@ class Exchange:
     body: str | None = field(default=None, repr=False)
 
     @property
+    def succeeded(self) -> bool:
+        """It was answered, and not with an error: how long a refusal takes says nothing."""
+        return self.outcome == "answered" and self.status < 400
+
+    @property
     def seconds_per_token(self) -> float | None:
         """Time per output token after the first; None below two tokens."""
         if self.ttft_seconds is None or self.n_tokens is None or self.n_tokens < 2:

@@ -106,13 +106,11 @@ class Metrics:
         self._requests.labels(route, *of, str(exchange.status), exchange.outcome).inc()
         if not exchange.generates:
             return
-        # How long it takes to be refused or to give up says nothing of how long an answer takes.
-        answered = exchange.outcome == "answered" and exchange.status < 400
         for histogram, seconds in (
             (self._queue, exchange.queue_seconds),
             (self._ttft, exchange.ttft_seconds),
             (self._per_token, exchange.seconds_per_token),
-            (self._total, exchange.total_seconds if answered else None),
+            (self._total, exchange.total_seconds if exchange.succeeded else None),
         ):
             if seconds is not None:
                 histogram.labels(*of).observe(seconds)

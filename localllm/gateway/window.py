@@ -87,15 +87,13 @@ class Window:
             second.n_prompt += exchange.n_prompt - (exchange.n_cached or 0)
         if not exchange.streams:
             second.n_tokens += exchange.n_tokens or 0
-        # How long it takes to be refused or to give up says nothing of how long an answer takes.
-        answered = exchange.outcome == "answered" and exchange.status < 400
         self._times.append(
             _Times(
                 now,
                 exchange.queue_seconds,
                 exchange.ttft_seconds,
                 exchange.seconds_per_token,
-                exchange.total_seconds if answered else None,
+                exchange.total_seconds if exchange.succeeded else None,
             )
         )
 
