@@ -21,7 +21,8 @@ from localllm.cli.passed_on import PassedOn
 from localllm.cli.prepare import Prepared
 from localllm.engine.argv import child_environment, printable, server_argv
 from localllm.engine.locate import SERVER, Tools, require_tools
-from localllm.errors import AccessError, LocalllmError, NotFoundError, UsageError
+from localllm.errors import NotFoundError, UsageError
+from localllm.gateway.binding import explain_bind_failure
 from localllm.gateway.settings import Settings, read_settings
 from localllm.hardware import Hardware
 from localllm.planner import Wishes
@@ -306,12 +307,5 @@ def _check_port(host: str, port: int) -> None:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(address)
-        except PermissionError as exc:
-            raise AccessError(
-                f"port {port} may not be used by this user", "ports above 1023 may: --port 8080"
-            ) from exc
         except OSError as exc:
-            raise LocalllmError(
-                f"cannot listen on {host}:{port}: {exc.strerror}",
-                "is another server running there? --port takes another one",
-            ) from exc
+            raise explain_bind_failure(host, port, exc) from exc

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from aiohttp import web
 
-from localllm.errors import AccessError, LocalllmError, UsageError
+from localllm.errors import LocalllmError, UsageError
+from localllm.gateway.binding import explain_bind_failure
 from localllm.gateway.settings import Settings
 
 #: A person's cookie jar or a long query are a few KiB; llama-server allows 8 KiB for each line.
@@ -99,15 +100,8 @@ async def listen(server: Server, settings: Settings) -> tuple[asyncio.AbstractSe
         listener = await loop.create_server(
             server, addresses, port, ssl=tls, backlog=_BACKLOG, reuse_address=True
         )
-    except PermissionError as exc:
-        raise AccessError(
-            f"port {port} may not be used by this user", "ports above 1023 may: --port 8080"
-        ) from exc
     except OSError as exc:
-        raise LocalllmError(
-            f"cannot listen on {host}:{port}: {exc.strerror}",
-            "is another server running there? --port takes another one",
-        ) from exc
+        raise explain_bind_failure(host, port, exc) from exc
     for of_address in listener.sockets:
         _bound_unsent(of_address)
     bound = listener.sockets[0].getsockname()[1]
