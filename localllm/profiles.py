@@ -99,6 +99,7 @@ class Policy:
     download_attempts: int
     download_wait_seconds: float
     gomp_spincount: int
+    gomp_spincount_per_core: int
     weight_bytes_per_thread: int
 
     def goal(self, name: str) -> Goal:

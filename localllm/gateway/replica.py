@@ -1,4 +1,4 @@
-"""One llama-server of ours and all of its lives: started, loaded, watched, ended, started again.
+"""A llama-server of ours and all of its lives: started, loaded, watched, ended, started again.
 
 What a person should hear of it goes to a Reporter. Requests reach it through `open`.
 """
@@ -6,35 +6,30 @@ What a person should hear of it goes to a Reporter. Requests reach it through `o
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import threading
 import time
 import traceback
-import weakref
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Protocol, TypeVar, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
-import aiohttp
-from yarl import URL
+from aiohttp import ClientResponse
 
 from localllm.engine.locate import Tools
 from localllm.engine.server import LlamaServer
 from localllm.errors import EngineError, IntegrityError, LocalllmError, OutOfMemoryError
 from localllm.gateway.backends import BrokenError
+from localllm.gateway.child import Child
 from localllm.gateway.motion import Motion
 from localllm.gateway.settings import Settings
 from localllm.gateway.status import ReplicaStatus, State
+from localllm.gateway.threads import aside, in_thread
 from localllm.plan import Plan
 from localllm.probe.outofmemory import read_kills
 from localllm.recovery import Concession, next_concession
-
-_T = TypeVar("_T")
 
 #: While it loads, /health is asked after this long, and then ever later, up to once a second.
 _FIRST_LOOK_SECONDS = 0.02
 _LOADING_LOOK_SECONDS = 1.0
 _TICK_SECONDS = 1.0
-_PROBE_SECONDS = 3.0
 #: A replica whose connection broke is dead, as a rule; its process is gone a moment later.
 _DYING_SECONDS = 1.0
 #: Pauses before it is started again double from the first to the last. One that was ready can be
@@ -46,7 +41,6 @@ _LAST_PAUSE_AFTER_READY_SECONDS = 1.0
 _WELL_SECONDS = 2.0
 #: In a row, without being ready: it is called failed, and tried at the longest pauses only.
 _MANY_FAILURES = 5
-_CONNECT_SECONDS = 5.0
 
 
 class Reporter(Protocol):
@@ -111,11 +105,7 @@ class Replica:
         self._device: str | None = None
         self._refused: frozenset[str] = frozenset()
         self._state: State = "starting"
-        self._server: LlamaServer | None = None
-        self._session: aiohttp.ClientSession | None = None
-        self._base_url = ""
-        self._answers: weakref.WeakSet[aiohttp.ClientResponse] = weakref.WeakSet()
-        self._alarm = asyncio.Event()
+        self._child: Child | None = None
         self._motion = Motion()
         self._ready_since: float | None = None
         self._load_seconds: float | None = None
@@ -136,22 +126,15 @@ class Replica:
 
     async def open(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes | None
-    ) -> aiohttp.ClientResponse:
+    ) -> ClientResponse:
         """See Backend."""
-        if self._session is None:
+        if self._child is None:
             raise BrokenError("it is not there")
-        try:
-            answer = await self._session.request(
-                method,
-                URL(self._base_url + target, encoded=True),  # or dots in it would be resolved
-                headers=headers,
-                data=body,
-                allow_redirects=False,
-            )
-        except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as exc:
-            raise BrokenError(str(exc) or type(exc).__name__) from exc
-        self._answers.add(answer)
-        return answer
+        return await self._child.open(method, target, headers, body)
+
+    async def metrics(self) -> bytes:
+        """See Backend."""
+        return b"" if self._child is None else await self._child.metrics()
 
     def moved(self) -> None:
         """See Backend."""
@@ -161,7 +144,8 @@ class Replica:
         """See Backend. Until it was looked at, nobody is sent there."""
         if self._state == "ready":
             self._set("loading")
-        self._alarm.set()
+        if self._child is not None:
+            self._child.alarm.set()
 
     def status(self) -> ReplicaStatus:
         """See Backend; memory is for others to fill in."""
@@ -170,7 +154,7 @@ class Replica:
             state=self._state,
             n_slots=self.n_slots,
             n_busy=self.n_busy,
-            pid=self._server.pid if self._server is not None else None,
+            pid=None if self._child is None else self._child.pid,
             restarts=max(0, self._n_lives - 1),
             last_error="" if self.error is None else self.error.message,
             ready_since=self._ready_since if self._state == "ready" else None,
@@ -206,26 +190,25 @@ class Replica:
 
         `error` tells why it ended.
         """
-        n_kills = await _in_thread(read_kills)
+        n_kills = await in_thread(read_kills)
         self._n_lives += 1
         self._set("starting")
         self._load_seconds = None
         began = time.monotonic()
         ready_at: float | None = None
-        server = self._server = LlamaServer(
-            self._tools,
-            self.plan,
-            extra_argv=self._extra_argv,
-            environment=self._environment,
-            ui=True,
+        child = self._child = Child(
+            LlamaServer(
+                self._tools,
+                self.plan,
+                extra_argv=self._extra_argv,
+                environment=self._environment,
+                ui=True,
+            )
         )
-        self._alarm.clear()
         try:
-            await _in_thread(server.start)
-            self._connect(server)
-            self._call_when_ended(server)
+            await child.start()
             self._set("loading")
-            status = await self._loaded(server)
+            status = await self._loaded(child)
             if status is None:
                 ready_at = time.monotonic()
                 self._was_ready = True
@@ -233,13 +216,11 @@ class Replica:
                 self._motion = Motion()
                 self._set("ready")
                 await self._remember()
-                status = await self._ended(server)
-            kills = await _in_thread(read_kills)
+                status = await self._ended(child)
+            kills = await in_thread(read_kills)
             killed_for_memory = n_kills is not None and kills is not None and kills > n_kills
-            self.error = await _in_thread(
-                lambda: server.explain(
-                    status, loading=ready_at is None, killed_for_memory=killed_for_memory
-                )
+            self.error = await child.explain(
+                status, loading=ready_at is None, killed_for_memory=killed_for_memory
             )
         except LocalllmError as error:  # it could not even be started, or was ended by us
             self.error = error
@@ -250,23 +231,22 @@ class Replica:
             self.error.detail = traceback.format_exc()
         finally:
             self._set("draining" if self._state == "ready" else "starting")
-            await self._disconnect()
-            await _in_thread(server.stop)
-            self._server = None
+            await child.stop()
+            self._child = None
         self._tell_death(ready_at is None)
         return 0.0 if ready_at is None else time.monotonic() - ready_at
 
-    async def _loaded(self, server: LlamaServer) -> int | None:
+    async def _loaded(self, child: Child) -> int | None:
         """Waits until the model is loaded; the exit status where it ended before."""
         look = _FIRST_LOOK_SECONDS
         while True:
-            status = server.poll()
-            if status is not None or await self._is_healthy():
+            status = child.poll()
+            if status is not None or await child.is_healthy():
                 return status
-            await self._pause(look)
+            await child.pause(look)
             look = min(look * 1.5, _LOADING_LOOK_SECONDS)
 
-    async def _ended(self, server: LlamaServer) -> int:
+    async def _ended(self, child: Child) -> int:
         """Watches it; its exit status.
 
         Raises:
@@ -274,28 +254,28 @@ class Replica:
         """
         looked_at = time.monotonic()
         while True:
-            await self._pause(_TICK_SECONDS)
-            status = server.poll()
+            await child.pause(_TICK_SECONDS)
+            status = child.poll()
             if status is None and self._state != "ready":  # doubted
-                status = await _in_thread(lambda: server.wait(_DYING_SECONDS))
-                if status is None and await self._is_healthy():
+                status = await child.wait(_DYING_SECONDS)
+                if status is None and await child.is_healthy():
                     self._set("ready")
             if status is not None:
                 return status
             is_due = 0 < self.settings.health_seconds < time.monotonic() - looked_at
             if not (is_due or self._state != "ready" or self._motion.is_suspect(self.n_busy)):
                 continue
-            before = server.cpu_seconds()
-            slots = await self._slots()
-            after = server.cpu_seconds()
+            before = child.cpu_seconds()
+            slots = await child.slots()
+            after = child.cpu_seconds()
             computed = None if before is None or after is None else after - before
             why = self._motion.judge(slots, computed, self.settings.wedged_seconds)
             if slots is not None:  # one that did not answer is asked again at once
                 looked_at = time.monotonic()
             if why is not None:
-                await _in_thread(server.kill)
+                await child.kill()
                 error = EngineError(f"llama-server {why}")
-                error.detail = server.log()
+                error.detail = child.log()
                 raise error
 
     async def _recovered(self) -> bool:
@@ -312,7 +292,7 @@ class Replica:
             return await self._gave_up_something()
         if isinstance(error, IntegrityError) and self._mend is not None:
             mend = self._mend
-            return await _aside(lambda: mend(error))
+            return await aside(lambda: mend(error))
         return False
 
     async def _gave_up_something(self) -> bool:
@@ -334,7 +314,7 @@ class Replica:
         new = self._concessions[self._n_remembered :]
         if new and self._conceded is not None:
             conceded, self._n_remembered = self._conceded, len(self._concessions)
-            await _in_thread(lambda: conceded(new))
+            await in_thread(lambda: conceded(new))
 
     def _tell_death(self, loading: bool) -> None:
         error = self.error
@@ -350,125 +330,6 @@ class Replica:
         if state != self._state:
             self._state = state
             self.on_change(state)
-
-    async def _pause(self, seconds: float) -> None:
-        """So long, or until something happens to it."""
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._alarm.wait(), seconds)
-        self._alarm.clear()
-
-    def _connect(self, server: LlamaServer) -> None:
-        endpoint = server.require_endpoint()
-        # llama-server closes an idle connection after 5 s: none is kept.
-        connector = (
-            aiohttp.UnixConnector(endpoint.socket_path, force_close=True, limit=0)
-            if endpoint.socket_path is not None
-            else aiohttp.TCPConnector(force_close=True, limit=0)
-        )
-        self._base_url = endpoint.base_url
-        self._session = aiohttp.ClientSession(
-            connector=connector,
-            headers={"Authorization": f"Bearer {endpoint.api_key}"},
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-            # A header of llama-server's is short, but what a model is called is for people.
-            max_field_size=65536,
-        )
-
-    async def _disconnect(self) -> None:
-        if self._session is not None:
-            session, self._session = self._session, None
-            # Who reads an answer would wait for ever: closing the session does not tell it, where
-            # the connection's end was not read yet (it stopped reading for a slow client).
-            for answer in list(self._answers):
-                if not answer.content.is_eof():
-                    answer.content.set_exception(aiohttp.ClientConnectionError("it has ended"))
-            await session.close()
-
-    def _call_when_ended(self, server: LlamaServer) -> None:
-        """Raises the alarm as soon as the process is gone."""
-        loop, alarm = asyncio.get_running_loop(), self._alarm
-
-        def wait() -> None:
-            server.wait()
-            with contextlib.suppress(RuntimeError):  # the loop is gone, too
-                loop.call_soon_threadsafe(alarm.set)
-
-        threading.Thread(target=wait, name=f"replica-{self.name}", daemon=True).start()
-
-    async def _is_healthy(self) -> bool:
-        try:
-            return await asyncio.wait_for(self._get("/health"), _PROBE_SECONDS) is not None
-        except (BrokenError, aiohttp.ClientError, asyncio.TimeoutError):
-            return False
-
-    async def _slots(self) -> object:
-        """What its slots have done so far; None where it does not answer.
-
-        It goes through the very loop that computes, which /health does not.
-        """
-        try:
-            return await asyncio.wait_for(self._get("/slots"), _PROBE_SECONDS)
-        except (BrokenError, aiohttp.ClientError, asyncio.TimeoutError):
-            return None
-
-    async def _get(self, path: str) -> object:
-        """The JSON of a path; None while the model is loading."""
-        with contextlib.closing(await self.open("GET", path, {}, None)) as response:
-            if response.status == 503:
-                return None
-            return await response.json(content_type=None)
-
-    async def metrics(self) -> bytes:
-        """What llama-server itself counts; nothing where it does not answer."""
-        try:
-            with contextlib.closing(await self.open("GET", "/metrics", {}, None)) as response:
-                return await response.read() if response.status == 200 else b""
-        except (BrokenError, aiohttp.ClientError):
-            return b""
-
-
-async def _in_thread(work: Callable[[], _T]) -> _T:
-    """The work's result.
-
-    It is waited for even when the waiting task is cancelled: a process that is being started must
-    be there before it can be ended.
-    """
-    future: Awaitable[_T] = asyncio.ensure_future(asyncio.to_thread(work))
-    try:
-        return await asyncio.shield(future)
-    except asyncio.CancelledError:
-        with contextlib.suppress(Exception):
-            await future
-        raise
-
-
-async def _aside(work: Callable[[], _T]) -> _T:
-    """The work's result; to be cancelled is not to wait for it."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[_T] = loop.create_future()
-
-    def tell(result: _T | None, error: Exception | None) -> None:
-        if done.cancelled():
-            return
-        if error is not None:
-            done.set_exception(error)
-        else:
-            done.set_result(cast(_T, result))
-
-    def run() -> None:
-        result, error = None, None
-        try:
-            result = work()
-        except Exception as exc:
-            error = exc
-        with contextlib.suppress(RuntimeError):  # the loop is gone
-            loop.call_soon_threadsafe(tell, result, error)
-
-    threading.Thread(target=run, name="aside", daemon=True).start()
-    return await done
 
 
 def first_error(replicas: Sequence[Replica]) -> LocalllmError:

@@ -22,13 +22,12 @@ import localllm
 from localllm import running
 from localllm.engine.locate import Tools
 from localllm.errors import LocalllmError
-from localllm.gateway import credentials
+from localllm.gateway import credentials, heap
 from localllm.gateway.app import App, Rules
 from localllm.gateway.backends import Pool
 from localllm.gateway.credentials import KeyRing
 from localllm.gateway.door import Door
 from localllm.gateway.flights import SWEEP_SECONDS, Flights
-from localllm.gateway.heap import trimmer
 from localllm.gateway.limits import Limiter
 from localllm.gateway.listening import Server, close, listen
 from localllm.gateway.logs import Logs
@@ -126,6 +125,7 @@ class _Gateway:
         self._n_stops = 0
 
     async def run(self) -> None:
+        heap.keep_one()
         self._stop = asyncio.Event()
         self._at_once = asyncio.Event()
         self._changed = asyncio.Event()
@@ -257,7 +257,7 @@ class _Gateway:
 
     async def _sample(self) -> None:
         has_gpus = True
-        trim, trimmed_at = trimmer(), time.monotonic()
+        trimmed_at = time.monotonic()
         while True:
             pids = [os.getpid(), *(pid for of in self._pool.backends if (pid := of.status().pid))]
             self._memory = await asyncio.to_thread(_resident, pids)
@@ -265,7 +265,7 @@ class _Gateway:
                 self._gpus = await asyncio.to_thread(_gpus)
                 has_gpus = bool(self._gpus)
             if time.monotonic() - trimmed_at > _TRIM_SECONDS:
-                await asyncio.to_thread(trim)
+                await asyncio.to_thread(heap.trim)
                 trimmed_at = time.monotonic()
             await asyncio.sleep(_SAMPLE_SECONDS)
 

@@ -53,7 +53,11 @@ def _cores(cpu: Cpu) -> tuple[int, str, Source]:
 
 def environment(hardware: Hardware, policy: Policy) -> Mapping[str, str]:
     """What is set for the child."""
-    variables = {"GOMP_SPINCOUNT": str(policy.gomp_spincount)}
+    spins = min(policy.gomp_spincount, policy.gomp_spincount_per_core * hardware.cpu.n_usable)
+    variables = {"GOMP_SPINCOUNT": str(spins)}
+    if hardware.system.os == "Linux":
+        # What ggml allocates lies in huge pages where the kernel gives them to who asks for them.
+        variables["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
     if any(gpu.vendor == "nvidia" for gpu in hardware.accelerators):
         # CUDA numbers GPUs by speed, everything else by PCI bus.
         variables["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from localllm.hardware import Accelerator, Cpu
+from localllm.hardware import Accelerator, Cpu, System
 from localllm.planner import Wishes
 from localllm.planner.settings import checkpoints, environment, has_states, threads
 from localllm.units import GIB, MIB
@@ -85,6 +85,24 @@ def test_threads_are_those_for_what_the_host_reads_and_not_for_the_whole_model()
     some = of.plan(Wishes(n_gpu_layers=7)).n_threads
     assert some == 2 * 100 * MIB // POLICY.weight_bytes_per_thread + 1
     assert of.plan(Wishes(n_gpu_layers=0)).n_threads == 9 * 100 * MIB // (16 * MIB) + 1
+
+
+@pytest.mark.parametrize(
+    ("n_cores", "spins"),
+    [
+        pytest.param(2, 2 * POLICY.gomp_spincount_per_core, id="few meet soon"),
+        pytest.param(64, POLICY.gomp_spincount, id="many are bounded"),
+    ],
+)
+def test_threads_spin_as_long_as_the_last_of_them_may_take(n_cores: int, spins: int) -> None:
+    cpu = Cpu(n_physical=n_cores, n_logical=n_cores)
+    assert environment(machine(cpu=cpu), POLICY)["GOMP_SPINCOUNT"] == str(spins)
+
+
+def test_memory_in_huge_pages_is_asked_for_where_there_may_be_any() -> None:
+    mac = replace(machine(), system=System("Darwin"))
+    assert "GLIBC_TUNABLES" in environment(machine(), POLICY)
+    assert "GLIBC_TUNABLES" not in environment(mac, POLICY)
 
 
 def test_cuda_is_told_to_number_gpus_like_everything_else() -> None:
