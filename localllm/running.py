@@ -324,9 +324,12 @@ def _shown(argv: Sequence[str]) -> tuple[str, ...]:
     words = [_without_secrets(word) for word in argv]
     for at, word in enumerate(words):
         option, equals, _ = word.partition("=")
-        if option in _SECRET_OPTIONS and equals:
+        # llama-server takes --api_key for --api-key.
+        if option.replace("_", "-") not in _SECRET_OPTIONS:
+            continue
+        if equals:
             words[at] = f"{option}=…"
-        elif option in _SECRET_OPTIONS and at + 1 < len(words):
+        elif at + 1 < len(words):
             words[at + 1] = "…"
     return tuple(words)
 

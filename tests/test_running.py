@@ -177,6 +177,8 @@ def test_the_control_sockets_path_is_short_enough_whatever_the_name() -> None:
     [
         pytest.param(("--api-key", "s3cret", "-c", "1"), ("--api-key", "…", "-c", "1"), id="key"),
         pytest.param(("--api-key=s3cret",), ("--api-key=…",), id="key with ="),
+        pytest.param(("--", "--api_key", "s3cret"), ("--", "--api_key", "…"), id="key with _"),
+        pytest.param(("--api_key=s3cret",), ("--api_key=…",), id="key with _ and ="),
         pytest.param(("-hft", "s3cret"), ("-hft", "…"), id="token"),
         pytest.param(
             ("https://me:s3cret@host/m.gguf?sig=s3cret",), ("https://host/m.gguf?…",), id="URL"

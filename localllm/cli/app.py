@@ -412,7 +412,9 @@ def run(argv: Sequence[str]) -> int:
         own = [word for word in own if word != "--debug"]
         os.environ["LOCALLLM_DEBUG"] = "1"
     try:
-        status = app(args=[*own, *dashes, *passed_on], standalone_mode=False)
+        # Not what Python was called with: a server in the background is started with -c.
+        argv = [*own, *dashes, *passed_on]
+        status = app(args=argv, prog_name="localllm", standalone_mode=False)
         sys.stdout.flush()
     except KeyboardInterrupt:
         return INTERRUPTED_EXIT_CODE

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import localllm
 from localllm import paths, running
 from localllm.cli.processes import GRACE_SECONDS, Server, progress
 from localllm.cli.screen import harmless
@@ -31,7 +34,8 @@ _VARIABLES = (
 def start_background(argv: Sequence[str], name_hint: str) -> Running:
     """Starts a server that goes on when we end, waits until it can answer, and says where.
 
-    What it prints goes to serve.log beside its logs, of the last start only.
+    What it prints goes to serve.log beside its logs, of the last start only. Who ends us before it
+    can answer (Ctrl-C, SIGTERM, a terminal that is closed) does not want it later.
 
     Args:
         argv: of `localllm serve`, without --background.
@@ -44,18 +48,56 @@ def start_background(argv: Sequence[str], name_hint: str) -> Running:
     folder = paths.private_folder(running.logs_of(name_hint).parent)
     log = folder / f".starting-{os.getpid()}.log"
     try:
-        child = _spawn([sys.executable, "-m", "localllm", "serve", *argv], log)
-        try:
-            record = _await_ready(child, log, name_hint)
-            # Moved while it is written to; the log_dir of its own choice may be on another disk.
-            _move(log, paths.private_folder(running.logs_of(record.name)) / "serve.log")
-        except BaseException:  # Ctrl-C as well: who gave up does not want a server later
-            child.terminate()
-            raise
+        with _signals_raised():
+            child = _spawn([*_program(), *argv], log)
+            try:
+                record = _await_ready(child, log, name_hint)
+                # Moved while it is written to; a log_dir of its own may be on another disk.
+                _move(log, paths.private_folder(running.logs_of(record.name)) / "serve.log")
+            except BaseException:
+                child.terminate()
+                raise
     finally:
         log.unlink(missing_ok=True)
     _tell(record)
     return record
+
+
+def _program() -> tuple[str, ...]:
+    """What runs this very localllm's `serve`.
+
+    Not `-m localllm`: that takes whatever is called localllm in the folder where it is started,
+    which may be anybody's. (-P is Python 3.11's, and -I would ignore PYTHONPATH.)
+    """
+    home = str(Path(localllm.__file__).parents[1])
+    code = (
+        f"import sys; sys.path[:] = [*filter(None, sys.path), {home!r}];"
+        " from localllm.__main__ import main; main()"
+    )
+    return (sys.executable, "-c", code, "serve")
+
+
+@contextlib.contextmanager
+def _signals_raised() -> Iterator[None]:
+    """What would end us at once leaves time to clear up, as Ctrl-C does."""
+
+    def leave(number: int, _: object) -> None:
+        sys.exit(128 + number)
+
+    # One that is ignored (nohup) stays so.
+    ours = [
+        number
+        for name in ("SIGTERM", "SIGHUP")
+        if (number := getattr(signal, name, None)) is not None  # Windows has no SIGHUP
+        and signal.getsignal(number) is signal.SIG_DFL
+    ]
+    for number in ours:
+        signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _move(log: Path, to: Path) -> None:
@@ -117,7 +159,8 @@ def _ended(log: Path, name: str, status: int) -> LocalllmError:
     else:
         last = " ".join(_lines(log)[-_N_LAST_LINES:]) or "it said nothing"
         error = LocalllmError(f"{name} ended with {status} before it could answer: {last}")
-    error.exit_code = status if status > 0 else 128 - status
+    # 0: it was told to stop while it was loading.
+    error.exit_code = status if status > 0 else 1 if status == 0 else 128 - status
     error.detail = printed
     return error
 
@@ -155,7 +198,8 @@ def systemd_unit(
             this process's.
     """
     environment = os.environ if environment is None else environment
-    command = [_quoted(sys.executable), *(_argument(word) for word in _ARGV), *map(_argument, argv)]
+    program, *rest = _program()
+    command = [_quoted(program), *map(_argument, (*rest, *argv))]
     variables = [
         f"Environment={_quoted(f'{name}={environment[name]}')}"
         for name in _VARIABLES
@@ -205,7 +249,6 @@ def systemd_unit(
     return "\n".join(lines)
 
 
-_ARGV = ("-m", "localllm", "serve")
 _USER_COMMENT = (
     "# For one person; nobody needs to be root. Put this into",
     "# ~/.config/systemd/user/localllm.service, then:",

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from localllm.cli import prepare
+from localllm.cli.references import expanded
 from localllm.errors import UsageError
 from localllm.gateway.settings import Settings
+from localllm.naming import parse_ref
 from localllm.planner import Wishes
 from localllm.planner.wishes import ALL_LAYERS
 
@@ -88,14 +90,17 @@ class PassedOn:
         if self.model is None and own is None:
             raise UsageError("serve needs a model", "localllm serve MODEL")
         if self.model is not None and own is not None:
-            self._agree("model", own, self.model)
+            # -m's file is absolute here; in the error stands what was typed.
+            same = parse_ref(own).kind == "file" and _model("", own) == self.model
+            self._agree("model", own, own if same else self.model)
         return self.model or own or ""
 
     def _agree(self, name: str, own: object, passed: object) -> None:
         if own != passed:
             flag = _FLAGS.get(name, f"--{name.removeprefix('n_').replace('_', '-')}")
+            told = ",".join(own) if isinstance(own, tuple) else own
             raise UsageError(
-                f"{flag} {own} and {self.typed[name]} after -- contradict one another",
+                f"{flag} {told} and {self.typed[name]} after -- contradict one another",
                 "leave one of them out",
             )
 
@@ -114,7 +119,7 @@ def read(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> Pa
 
     Raises:
         UsageError: an option that cannot be served, or a value that cannot be meant.
-        NotFoundError: there is no such projector.
+        NotFoundError: there is no such projector, or nobody whose home a path begins with.
     """
     values: dict[str, Any] = {}
     typed: dict[str, str] = {}
@@ -247,17 +252,22 @@ def _list(_: str, text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def _text(_: str, text: str) -> str:
-    return text
+def _alias(word: str, text: str) -> str | None:
+    if "," in text:
+        raise UsageError(
+            f"{word} {text} after --: the gateway's model has one name",
+            f"the first is enough, as requests may name any: {word} {text.partition(',')[0]}",
+        )
+    return text.strip() or None
 
 
 def _path(_: str, text: str) -> Path:
-    return Path(text).expanduser()
+    return expanded(text)
 
 
 def _model(_: str, text: str) -> str:
     # Absolute, so that it is never taken for a name of the catalogue.
-    return str(Path(text).expanduser().absolute())
+    return str(expanded(text).absolute())
 
 
 def _kv(_: str, text: str) -> str | None:
@@ -265,7 +275,7 @@ def _kv(_: str, text: str) -> str | None:
 
 
 def _mmproj(_: str, text: str) -> str | None:
-    return prepare.wishes(mmproj=Path(text).expanduser()).mmproj
+    return prepare.wishes(mmproj=expanded(text)).mmproj
 
 
 # -- the options, as `llama-server --help` spells them
@@ -274,7 +284,7 @@ def _mmproj(_: str, text: str) -> str | None:
 _ROWS: tuple[tuple[str, str, _Read], ...] = (
     # The plan. What llama-server would find out by itself is for the plan to find out.
     ("-m --model", "model", _model),
-    ("-a --alias", "alias", _text),
+    ("-a --alias", "alias", _alias),
     ("-c --ctx-size", "n_ctx", _whole(1, auto=(0,))),
     (
         "-ngl --gpu-layers --n-gpu-layers",
@@ -406,7 +416,13 @@ _UNPLANNED = frozenset(
 )
 
 #: Our flags that are not called as their field is.
-_FLAGS = {"model": "MODEL", "n_gpu_layers": "--ngl", "type_k": "--kv", "type_v": "--kv"}
+_FLAGS = {
+    "model": "MODEL",
+    "n_gpu_layers": "--ngl",
+    "type_k": "--kv",
+    "type_v": "--kv",
+    "cors_origins": "--cors-origin",
+}
 
 _KEY_SEEN = (
     "every user of this machine can read a key in a command line;"

@@ -14,9 +14,10 @@ from localllm.cli.learning import Learner, Teacher
 from localllm.cli.simulation import Simulation, StandIns
 from localllm.engine.locate import RPC_SERVER, require_tools
 from localllm.errors import NotFoundError, UsageError
-from localllm.hardware import Hardware
-from localllm.plan import Device, MemoryOracle, Plan
+from localllm.hardware import Accelerator, Hardware
+from localllm.plan import Device, DeviceMemory, MemoryOracle, Plan
 from localllm.planner import Wishes, choose
+from localllm.planner.places import match_accelerator
 from localllm.profiles import Policy, load_policy
 
 #: What llama.cpp's --cache-type-k takes, but for those that only this project's tests would use.
@@ -40,6 +41,38 @@ class Prepared:
     def learner(self) -> Learner:
         """What watches the run."""
         return Learner(self.hardware, self.plan, self.policy, self.planned, self.devices)
+
+
+@dataclass(frozen=True)
+class Narrowed:
+    """The memory oracle of a run that has some of the machine's accelerators to itself.
+
+    Attributes:
+        inner: the oracle of the whole machine.
+        whole: the machine's accelerators, by which devices are told apart.
+        own: those of the run.
+    """
+
+    inner: MemoryOracle
+    whole: tuple[Accelerator, ...]
+    own: tuple[Accelerator, ...]
+
+    def devices(self, rpc: tuple[str, ...] = ()) -> tuple[Device, ...]:
+        """The devices of its own, under the names that they have on the whole machine.
+
+        Those behind RPC are everybody's.
+        """
+        found = self.inner.devices(rpc)
+        paired = [(device, match_accelerator(device, self.whole)) for device in found]
+        own = [device for device, gpu in paired if gpu in self.own]
+        if not own and any(gpu.mig for gpu in self.own):
+            # CUDA shows a process a single MIG slice, which stands for the one that it is given.
+            own = [device for device, gpu in paired if gpu and gpu.vendor == "nvidia"][:1]
+        return (*own, *(device for device in found if device.name.startswith("RPC")))
+
+    def memory(self, plan: Plan) -> tuple[DeviceMemory, ...]:
+        """As the whole machine's: a plan names its devices."""
+        return self.inner.memory(plan)
 
 
 def wishes(
@@ -107,12 +140,15 @@ def prepare(
     policy = load_policy(paths.shipped_profiles_dir(), paths.config_dir())
     aim = policy.goal(goal)
     simulation = simulation or Simulation()
-    hardware = share(machine(simulation))
+    whole = machine(simulation)
+    hardware = share(whole)
     outlines = {opened.model.path: opened.outlines for opened in found.models}
     outlines.update(found.beside)
     with contextlib.ExitStack() as stack:
         asks_llama_cpp = stack.enter_context(dry_run(outlines))
-        oracle = stood_in(stack, asks_llama_cpp, hardware, simulation)
+        oracle = stood_in(stack, asks_llama_cpp, whole, simulation)
+        if oracle is not None and len(hardware.accelerators) < len(whole.accelerators):
+            oracle = Narrowed(oracle, whole.accelerators, hardware.accelerators)
         # What was measured here says nothing of a machine that is written down.
         teacher = Teacher.here(hardware) if simulation.preset is None else None
         candidates = found.candidates

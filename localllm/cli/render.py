@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -32,10 +33,18 @@ def print_json(document: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 
-def say(text: str) -> None:
-    """A line of progress on standard error."""
-    sys.stderr.write(f"localllm: {text}\n")
-    sys.stderr.flush()
+def say(text: str, who: str = "localllm") -> None:
+    """A line of progress on standard error.
+
+    Where that is gone (the terminal was closed: EIO), nobody is told, and the work goes on.
+
+    Args:
+        text: a sentence.
+        who: says it.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(f"{who}: {text}\n")
+        sys.stderr.flush()
 
 
 #: What a person wants to know first; the rest is for --explain.

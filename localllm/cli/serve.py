@@ -8,28 +8,32 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
+import stat
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from localllm import paths
-from localllm.cli import finding, passed_on, prepare, pull, render
+from localllm.cli import finding, passed_on, prepare, pull, references, render
 from localllm.cli.found import FoundModels
 from localllm.cli.passed_on import PassedOn
 from localllm.cli.prepare import Prepared
 from localllm.engine.argv import child_environment, printable, server_argv
 from localllm.engine.locate import SERVER, Tools, require_tools
 from localllm.errors import NotFoundError, UsageError
-from localllm.gateway.binding import explain_bind_failure
+from localllm.gateway.binding import explain_bind_failure, url_of
 from localllm.gateway.settings import Settings, read_settings
 from localllm.hardware import Hardware
+from localllm.naming import parse_ref
 from localllm.planner import Wishes
 from localllm.planner.settings import threads
 
 if TYPE_CHECKING:
-    from localllm.gateway.server import Child
+    from localllm.gateway.server import Planned
+    from localllm.plan import Plan
     from localllm.running import Running
 
 _CONFIG = "serve.yaml"
@@ -87,6 +91,8 @@ def run(order: Order) -> None:
     ref = passed.with_model(order.ref)
     settings = order.settings(passed)
     _check_door(settings, passed.keys)
+    if order.direct:
+        settings = replace(settings, replicas=1)
     tools = require_tools(SERVER)
     _check_port(settings.host, settings.port)
     wishes = passed.with_wishes(order.wishes)
@@ -102,23 +108,44 @@ def run(order: Order) -> None:
 
 
 def background(order: Order) -> None:
-    """The same as a process of its own; returns when it can answer."""
+    """The same as a process of its own; returns when it can answer.
+
+    Raises:
+        UsageError: see run; or it cannot go on without this shell.
+    """
     from localllm.cli.background import start_background
 
     passed = passed_on.read(order.extra_argv)
     ref = passed.with_model(order.ref)
-    _check_door(order.settings(passed), passed.keys)
-    start_background(order.argv, _short(ref))
+    settings = order.settings(passed)
+    _check_door(settings, passed.keys)
+    _check_detached(order, settings)
+    start_background(order.argv, _short(references.shown(parse_ref(ref))))
 
 
 def print_systemd(order: Order) -> None:
-    """A unit that runs the same, on standard output."""
+    """A unit that runs the same, on standard output.
+
+    Raises:
+        UsageError: see run; or it cannot go on without this shell, or not without a secret.
+    """
     from localllm.cli.background import systemd_unit
 
     passed = passed_on.read(order.extra_argv)
+    ref = parse_ref(passed.with_model(order.ref))
     settings = order.settings(passed)
     _check_door(settings, passed.keys)
-    passed.with_model(order.ref)
+    _check_detached(order, settings)
+    if passed.keys:
+        raise UsageError(
+            "a unit cannot hold keys: everybody may read it",
+            "--api-key-file FILE in place of --api-key and LLAMA_API_KEY",
+        )
+    if ref.kind == "url" and references.shown(ref).lower() != ref.text.lower():
+        raise UsageError(
+            "a unit cannot hold the secrets of a URL: everybody may read it",
+            "localllm pull it; it is then found without them",
+        )
     # Root has no systemd of its own: what root prints is for the machine's.
     user = getattr(os, "geteuid", lambda: 1)() != 0
     sys.stdout.write(systemd_unit(order.argv, user=user, drain_seconds=settings.drain_seconds))
@@ -173,9 +200,7 @@ def _serve(
 
     plan = prepared[0].plan
 
-    def say(text: str) -> None:
-        sys.stderr.write(f"localllm serve: {text}\n")
-        sys.stderr.flush()
+    say = partial(render.say, who="localllm serve")
 
     def ready(record: Running) -> None:
         say(record.url)
@@ -193,23 +218,22 @@ def _serve(
             keys=passed.keys,
             reload=lambda: order.settings(passed),
             mend=mender(plan, say),
-            conceded=prepared[0].learner.conceded,
             argv=order.argv,
         )
     )
 
 
-def _children(prepared: Sequence[Prepared], passed: PassedOn) -> tuple[Child, ...]:
-    from localllm.gateway.server import Child
+def _children(prepared: Sequence[Prepared], passed: PassedOn) -> tuple[Planned, ...]:
+    from localllm.gateway.server import Planned
 
     children = []
     for one in prepared:
         plan, environment = one.plan, {}
         gpus = one.hardware.accelerators
         if len(prepared) > 1 and len(gpus) == 1 and gpus[0].vendor == "nvidia" and gpus[0].uuid:
-            # It sees no other GPU, so that it takes no memory on one; its own is then the first.
+            # It sees no other GPU, so that it takes no memory on one.
             environment["CUDA_VISIBLE_DEVICES"] = gpus[0].uuid
-            plan = replace(plan, devices=("CUDA0",) if plan.devices else plan.devices)
+            plan = _seeing_one(plan)
         argv = (
             "--metrics",
             "--threads-http",
@@ -217,8 +241,26 @@ def _children(prepared: Sequence[Prepared], passed: PassedOn) -> tuple[Child, ..
             *passed.extra_argv,
         )
         n_cores, *_ = threads(one.hardware.cpu, plan.model.size_bytes, one.policy)
-        children.append(Child(plan, argv, environment, n_cores))
+        children.append(Planned(plan, argv, environment, n_cores, one.learner.conceded))
     return tuple(children)
+
+
+def _seeing_one(plan: Plan) -> Plan:
+    """The plan for a child to which CUDA shows the plan's GPU alone: it is then the first."""
+    own = next((name for name in plan.devices or () if name.startswith("CUDA")), None)
+    if own is None:
+        return plan
+
+    def seen(name: str) -> str:
+        return "CUDA0" if name == own else name
+
+    overrides = (override.rpartition("=") for override in plan.tensor_overrides)
+    return replace(
+        plan,
+        devices=tuple(map(seen, plan.devices or ())),
+        tensor_overrides=tuple(f"{pattern}={seen(place)}" for pattern, _, place in overrides),
+        memory=tuple(replace(row, device=seen(row.device)) for row in plan.memory),
+    )
 
 
 def _become(tools: Tools, prepared: Prepared, settings: Settings, passed: PassedOn) -> None:
@@ -239,18 +281,17 @@ def _become(tools: Tools, prepared: Prepared, settings: Settings, passed: Passed
     ]
     for option, value in (
         ("--api-prefix", settings.api_prefix),
-        ("--api-key-file", settings.api_key_file),
         ("--ssl-cert-file", settings.tls_cert),
         ("--ssl-key-file", settings.tls_key),
     ):
         argv += [option, str(value)] if value else []
     argv += passed.extra_argv
-    render.say(f"llama-server on http://{settings.host}:{settings.port} (Ctrl-C ends it)")
+    render.say(f"llama-server on {_place(settings)} (Ctrl-C ends it)")
     if os.environ.get("LOCALLLM_DEBUG"):
         render.say(printable(argv))
     environment = child_environment(plan, os.environ)
-    if passed.keys:
-        environment["LLAMA_API_KEY"] = ",".join(passed.keys)
+    if keys := _plain_keys(settings, passed):
+        environment["LLAMA_API_KEY"] = keys
     sys.stdout.flush()
     sys.stderr.flush()
     if sys.platform == "win32":  # exec there starts a second process and ends the first
@@ -258,6 +299,26 @@ def _become(tools: Tools, prepared: Prepared, settings: Settings, passed: Passed
 
         sys.exit(subprocess.run(argv, env=environment, check=False).returncode)
     os.execve(program, argv, environment)
+
+
+def _place(settings: Settings) -> str:
+    """Where llama-server will be found, as far as it is known before it listens."""
+    if settings.port == 0 and not settings.host.endswith(".sock"):
+        return f"a free port of {settings.host}, which it tells"
+    return url_of(settings.host, settings.port, tls=settings.tls_cert is not None)
+
+
+def _plain_keys(settings: Settings, passed: PassedOn) -> str:
+    """All keys as llama-server reads them from its variable: a line of CSV (arg.cpp).
+
+    Its own key files know no names: it would take a whole line for the key.
+    """
+    keys = list(passed.keys)
+    if settings.api_key_file is not None:
+        from localllm.gateway.credentials import read_plain_keys
+
+        keys += read_plain_keys(settings.api_key_file)
+    return ",".join('"' + key.replace('"', '""') + '"' for key in keys)
 
 
 def is_loopback(host: str) -> bool:
@@ -284,12 +345,37 @@ def _check_door(settings: Settings, keys: Sequence[str]) -> None:
             f"listening on {settings.host} lets the network in without a key",
             "--api-key-file FILE with a key a line, or --insecure if that is meant",
         )
-    if settings.api_key_file is not None:
+    # A pipe can be read only once: by what goes by it.
+    if settings.api_key_file is not None and not _is_pipe(settings.api_key_file):
         from localllm.gateway.credentials import read_keys
 
         read_keys(settings.api_key_file)
     if (settings.tls_cert is None) != (settings.tls_key is None):
         raise UsageError("TLS needs both --tls-cert and --tls-key")
+    if settings.tls_cert is not None and settings.host.endswith(".sock"):
+        raise UsageError(
+            f"TLS is for the network, and {settings.host} is a socket of this machine",
+            "leave out --tls-cert and --tls-key",
+        )
+
+
+def _check_detached(order: Order, settings: Settings) -> None:
+    """Before it is to go on without this shell."""
+    if order.direct:
+        raise UsageError("--direct is llama-server alone, in the foreground", "leave out --direct")
+    if settings.api_key_file is not None and _is_pipe(settings.api_key_file):
+        raise UsageError(
+            f"{settings.api_key_file} is a pipe, and gone with this shell",
+            "--api-key-file FILE with a key a line",
+        )
+
+
+def _is_pipe(path: Path) -> bool:
+    """A shell's <(…), say."""
+    try:
+        return stat.S_ISFIFO(path.stat().st_mode)
+    except OSError:
+        return False
 
 
 def _check_port(host: str, port: int) -> None:
@@ -300,12 +386,9 @@ def _check_port(host: str, port: int) -> None:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-    except socket.gaierror as exc:
-        raise UsageError(f"{host!r} is not an address of this machine: {exc.strerror}") from exc
-    with socket.socket(family, kind, protocol) as probe:
-        # As llama-server binds: a socket in TIME_WAIT is no obstacle.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+        with socket.socket(family, kind, protocol) as probe:
+            # As llama-server binds: a socket in TIME_WAIT is no obstacle.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
-        except OSError as exc:
-            raise explain_bind_failure(host, port, exc) from exc
+    except (OSError, UnicodeError) as exc:
+        raise explain_bind_failure(host, port, exc) from exc

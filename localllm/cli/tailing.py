@@ -160,7 +160,7 @@ def _find(name: str | None) -> tuple[Running | None, Path]:
         record = running.find(name)
     except NotFoundError as error:
         kept = running.logs_of("x").parent
-        names = sorted(path.name for path in kept.iterdir()) if kept.is_dir() else []
+        names = sorted(path.name for path in kept.glob("*") if path.is_dir())
         if name in names:
             return None, kept / name
         if not names:

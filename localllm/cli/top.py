@@ -234,7 +234,7 @@ def _load(view: View, width: int) -> list[Text]:
         speed.append(" ").append(sparkline(view.history[-room:]), "green")
     speed.append(prompts)
     counts = Text.assemble(
-        f"last {format_age(traffic.seconds)}   {traffic.n_requests} answered",
+        f"last {format_age(traffic.seconds)}   {traffic.n_requests} requests",
         *(
             (f"   {n} {what}", style if n else "dim")
             for n, what, style in (

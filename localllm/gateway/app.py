@@ -17,7 +17,7 @@ from urllib.parse import quote
 from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 
 from localllm.gateway import credentials, openapi, routes
-from localllm.gateway.ask import Ask, conversation, read_ask
+from localllm.gateway.ask import conversation, read_ask
 from localllm.gateway.backends import Pool
 from localllm.gateway.credentials import KeyRing
 from localllm.gateway.door import Door
@@ -27,14 +27,12 @@ from localllm.gateway.flights import Flight, Flights
 from localllm.gateway.limits import Limiter
 from localllm.gateway.queue import Queue
 from localllm.gateway.refusal import Refused
-from localllm.gateway.relay import Relay
+from localllm.gateway.relay import Relay, cut_off
 from localllm.gateway.routes import Route
 from localllm.gateway.settings import Settings
-from localllm.units import MIB, format_bytes
+from localllm.units import format_bytes
 
 _JSON = "application/json; charset=utf-8"
-#: Larger bodies are parsed in a thread: at some 100 MB/s they would hold up all streams.
-_LARGE_BODY_BYTES = 1 * MIB
 #: What stands in a path as it is (RFC 3986, 3.3).
 _PATH_CHARACTERS = "/:@!$&'()*+,;="
 
@@ -192,7 +190,7 @@ class App:
         try:
             self._queue.check()  # before the body: who is refused should not have to send it
             body = await self._body(request, flight)
-            ask = await _read(body)
+            ask = read_ask(body)
             if name := request.headers.get("X-Conversation-Id"):
                 ask = replace(ask, prefix=(*ask.prefix, conversation(name)))
             exchange.model, exchange.streams = ask.model, ask.streams
@@ -307,7 +305,11 @@ class App:
     ) -> web.Response:
         if exchange.outcome == "answered":
             exchange.outcome = "failed" if exchange.attempts else "refused"
-        exchange.status, exchange.error = refused.status, refused.message
+        exchange.error = refused.message
+        if request.writer.output_size:  # another answer has begun, and cannot end well
+            cut_off(request)
+            raise asyncio.CancelledError
+        exchange.status = refused.status
         response = web.Response(
             status=refused.status,
             body=refused.body,
@@ -336,12 +338,6 @@ def _target(request: web.BaseRequest, path: str) -> str:
     target = quote(path, safe=_PATH_CHARACTERS, errors="surrogateescape")
     query = request.rel_url.raw_query_string
     return f"{target}?{query}" if query else target
-
-
-async def _read(body: bytes) -> Ask:
-    if len(body) > _LARGE_BODY_BYTES:
-        return await asyncio.to_thread(read_ask, body)
-    return read_ask(body)
 
 
 def _left(exchange: Exchange) -> None:

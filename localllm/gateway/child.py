@@ -16,8 +16,9 @@ from localllm.errors import LocalllmError
 from localllm.gateway.backends import BrokenError
 from localllm.gateway.threads import in_thread
 
-_PROBE_SECONDS = 3.0
-_CONNECT_SECONDS = 5.0
+#: An answer takes as long as it takes; how the gateway itself looks after it does not.
+_PATIENT = aiohttp.ClientTimeout(total=None, sock_connect=5.0)
+_PROBE = aiohttp.ClientTimeout(total=3.0)
 
 
 class Child:
@@ -91,9 +92,13 @@ class Child:
 
     async def pause(self, seconds: float) -> None:
         """So long, or until the alarm."""
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self.alarm.wait(), seconds)
-        self.alarm.clear()
+        # wait_for would swallow a cancellation that comes with the alarm (before Python 3.12).
+        timer = asyncio.get_running_loop().call_later(seconds, self.alarm.set)
+        try:
+            await self.alarm.wait()
+        finally:
+            timer.cancel()
+            self.alarm.clear()
 
     # The way to it.
 
@@ -101,6 +106,16 @@ class Child:
         self, method: str, target: str, headers: Mapping[str, str], body: bytes | None
     ) -> aiohttp.ClientResponse:
         """See Backend."""
+        return await self._request(method, target, headers, body, _PATIENT)
+
+    async def _request(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        timeout: aiohttp.ClientTimeout,
+    ) -> aiohttp.ClientResponse:
         if self._session is None:
             raise BrokenError("it is not there")
         try:
@@ -110,6 +125,7 @@ class Child:
                 headers=headers,
                 data=body,
                 allow_redirects=False,
+                timeout=timeout,
             )
         except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as exc:
             raise BrokenError(str(exc) or type(exc).__name__) from exc
@@ -130,23 +146,23 @@ class Child:
     async def metrics(self) -> bytes:
         """See Backend."""
         try:
-            with contextlib.closing(await self.open("GET", "/metrics", {}, None)) as response:
+            with contextlib.closing(await self._look("/metrics")) as response:
                 return await response.read() if response.status == 200 else b""
-        except (BrokenError, aiohttp.ClientError):
+        except (BrokenError, aiohttp.ClientError, asyncio.TimeoutError):
             return b""
 
     async def _probe(self, path: str) -> object:
         """The JSON of a path; None while the model is loading, or nothing comes in time."""
         try:
-            return await asyncio.wait_for(self._get(path), _PROBE_SECONDS)
+            with contextlib.closing(await self._look(path)) as response:
+                if response.status == 503:
+                    return None
+                return await response.json(content_type=None)
         except (BrokenError, aiohttp.ClientError, asyncio.TimeoutError, ValueError):
             return None
 
-    async def _get(self, path: str) -> object:
-        with contextlib.closing(await self.open("GET", path, {}, None)) as response:
-            if response.status == 503:
-                return None
-            return await response.json(content_type=None)
+    async def _look(self, path: str) -> aiohttp.ClientResponse:
+        return await self._request("GET", path, {}, None, _PROBE)
 
     def _connect(self) -> None:
         endpoint = self._server.require_endpoint()
@@ -160,7 +176,6 @@ class Child:
         self._session = aiohttp.ClientSession(
             connector=connector,
             headers={"Authorization": f"Bearer {endpoint.api_key}"},
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),

@@ -131,6 +131,22 @@ def read_keys(path: Path) -> tuple[KeyRing, tuple[str, ...]]:
         AccessError: it may not be read.
         UsageError: it cannot be read, is no text, or see parse_keys.
     """
+    text, status = _read(path)
+    return parse_keys(text, str(path)), _warnings(path, status)
+
+
+def read_plain_keys(path: Path) -> tuple[str, ...]:
+    """The keys of a file themselves, without names, for a llama-server that asks for them itself.
+
+    Raises:
+        LocalllmError: see read_keys.
+    """
+    text, _ = _read(path)
+    parse_keys(text, str(path))
+    return tuple(key for *_, key in _lines(text, str(path)))
+
+
+def _read(path: Path) -> tuple[str, os.stat_result]:
     try:
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
@@ -146,10 +162,10 @@ def read_keys(path: Path) -> tuple[KeyRing, tuple[str, ...]]:
     if len(content) > _FILE_BYTES:
         raise UsageError(f"{path} is larger than 1 MiB: not a key file", "name a list of keys")
     try:
-        text = content.decode("utf-8-sig")  # Windows editors put a mark before the first line
+        # Windows editors put a mark before the first line.
+        return content.decode("utf-8-sig"), status
     except UnicodeDecodeError:
         raise UsageError(f"{path} is not UTF-8 text", "name a list of keys") from None
-    return parse_keys(text, str(path)), _warnings(path, status)
 
 
 def _lines(text: str, name: str) -> Iterable[tuple[str, str | None, str]]:

@@ -42,14 +42,16 @@ class Flight:
         self._n_unsent = 0
         self._task = asyncio.current_task()
 
-    def enter(self, phase: Phase) -> None:
-        """It is somewhere else now, or it moved there."""
+    def enter(self, phase: Phase, since: float | None = None) -> None:
+        """It is somewhere else now, or it moved there; or has not moved there since."""
         self.phase = phase
-        self.since = time.monotonic()
+        self.since = time.monotonic() if since is None else since
 
     def watch(self, now: float) -> None:
         """Notes when its client took some of what is written: a large answer takes its time."""
-        if self.phase == "write" and self._transport is not None:
+        if self.phase != "write" or self._transport is None:
+            return
+        if not self._transport.is_closing():  # one of TLS cannot be asked any more (Python 3.10)
             n_unsent = self._transport.get_write_buffer_size()
             if n_unsent != self._n_unsent:
                 self._n_unsent, self.since = n_unsent, now

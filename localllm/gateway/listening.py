@@ -14,7 +14,7 @@ from pathlib import Path
 from aiohttp import web
 
 from localllm.errors import LocalllmError, UsageError
-from localllm.gateway.binding import explain_bind_failure
+from localllm.gateway.binding import explain_bind_failure, url_of
 from localllm.gateway.settings import Settings
 
 #: A person's cookie jar or a long query are a few KiB; llama-server allows 8 KiB for each line.
@@ -78,7 +78,7 @@ class _Full(asyncio.Protocol):
 
 
 async def listen(server: Server, settings: Settings) -> tuple[asyncio.AbstractServer, str]:
-    """Begins to accept connections; the listener, and the URL of the first address.
+    """Begins to accept connections; the listener, and the URL for clients on this machine.
 
     Raises:
         UsageError: the host is no address of this machine, or the certificate is not one.
@@ -86,13 +86,13 @@ async def listen(server: Server, settings: Settings) -> tuple[asyncio.AbstractSe
     """
     loop = asyncio.get_running_loop()
     tls = tls_context(settings.tls_cert, settings.tls_key)
-    if settings.host.endswith(".sock"):
-        return await _listen_on_path(server, settings.host), f"http+unix://{settings.host}"
     host, port = settings.host, settings.port
+    if host.endswith(".sock"):
+        return await _listen_on_path(server, host), url_of(host, port, tls=False)
     try:
         hosts = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except socket.gaierror as exc:
-        raise UsageError(f"{host!r} is not an address of this machine: {exc.strerror}") from exc
+    except (OSError, UnicodeError) as exc:
+        raise explain_bind_failure(host, port, exc) from exc
     addresses = list(dict.fromkeys(str(address[0]) for *_, address in hosts))
     if port == 0:  # each address would get a port of its own
         addresses = addresses[:1]
@@ -105,8 +105,7 @@ async def listen(server: Server, settings: Settings) -> tuple[asyncio.AbstractSe
     for of_address in listener.sockets:
         _bound_unsent(of_address)
     bound = listener.sockets[0].getsockname()[1]
-    shown = f"[{host}]" if ":" in host else host
-    return listener, f"http{'s' if tls else ''}://{shown}:{bound}"
+    return listener, url_of(host, bound, tls=tls is not None)
 
 
 def _bound_unsent(listener: socket.socket) -> None:
@@ -129,7 +128,8 @@ async def _listen_on_path(server: Server, path: str) -> asyncio.AbstractServer:
     try:
         return await asyncio.get_running_loop().create_unix_server(server, path, backlog=_BACKLOG)
     except OSError as exc:
-        raise LocalllmError(f"cannot listen on {path}: {exc.strerror}") from exc
+        # Python tells of a path that is too long without the system, hence without strerror.
+        raise LocalllmError(f"cannot listen on {path}: {exc.strerror or exc}") from exc
 
 
 def close(listener: asyncio.AbstractServer) -> None:

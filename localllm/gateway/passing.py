@@ -28,9 +28,14 @@ _PROMPT_MS = re.compile(rb'"prompt_ms": ?([\d.]+)')
 
 
 class Passing:
-    """One answer on its way: its first and last bytes, and how many events went by."""
+    """One answer on its way: its first and last bytes, and how many events went by.
+
+    Attributes:
+        is_stream: it is made of events; in other answers they are not looked for.
+    """
 
     def __init__(self) -> None:
+        self.is_stream = True
         self.n_bytes = 0
         self.n_events = 0
         self._head = b""
@@ -42,7 +47,7 @@ class Passing:
             self._head = chunk[:_KEPT_BYTES]
         self.n_bytes += len(chunk)
         self._tail = (self._tail + chunk)[-_KEPT_BYTES:]
-        n_events = chunk.count(_EVENT)
+        n_events = chunk.count(_EVENT) if self.is_stream else 0
         self.n_events += n_events
         return n_events
 

@@ -16,7 +16,7 @@ from aiohttp import web
 from localllm.gateway.ask import Ask, conversation
 from localllm.gateway.backends import Backend, BrokenError, Pool
 from localllm.gateway.passing import PING, Passing
-from localllm.gateway.queue import Lease, Queue
+from localllm.gateway.queue import Queue
 from localllm.gateway.refusal import Refused
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 MOST_ATTEMPTS = 3
 #: An answer in one piece is held until it is whole, so that another backend can still give it.
 _STREAM = "text/event-stream"
+_NO_ASK = Ask()
 
 #: RFC 9110 7.6.1: for one connection, not for the next. And what is the gateway's to say.
 _NOT_PASSED_ON = frozenset(
@@ -58,7 +59,6 @@ class Relay:
         self._pool = pool
         self._queue = queue
         self._moved = moved
-        self._drains: set[asyncio.Task[None]] = set()
 
     async def generate(
         self,
@@ -94,9 +94,9 @@ class Relay:
             exchange.attempts += 1
             exchange.replica = lease.backend.name
             flight.enter("work")
-            one = _One(request, flight, route, headers, self._moved, lease)
+            one = _One(request, flight, route, headers, self._moved, lease.backend, ask)
             try:
-                return await one.answer(target, passed_on, body, self._drains)
+                return await one.answer(target, passed_on, body)
             except BrokenError as broken:
                 lease.backend.doubt()
                 if exchange.attempts >= MOST_ATTEMPTS:
@@ -104,8 +104,7 @@ class Relay:
                         502, f"llama-server ended {exchange.attempts} times over this request"
                     ) from broken
             finally:
-                if not one.handed_over:
-                    lease.release()
+                lease.release()
 
     async def pass_on(
         self,
@@ -144,9 +143,9 @@ class Relay:
         if not with_key:
             passed_on["Authorization"] = "none"
         flight.enter("work")
-        one = _One(request, flight, route, headers, self._moved, None, backend)
+        one = _One(request, flight, route, headers, self._moved, backend)
         try:
-            return await one.answer(target, passed_on, body, self._drains)
+            return await one.answer(target, passed_on, body)
         except BrokenError as broken:
             backend.doubt()
             raise Refused(503, "llama-server ended; it is being started again", 1) from broken
@@ -162,28 +161,20 @@ class _One:
         route: Route,
         headers: Mapping[str, str],
         moved: Callable[[int], None],
-        lease: Lease | None,
-        backend: Backend | None = None,
+        backend: Backend,
+        ask: Ask = _NO_ASK,
     ) -> None:
         self._request = request
         self._flight = flight
         self._route = route
         self._headers = headers
         self._moved = moved
-        self._lease = lease
-        owner = backend if lease is None else lease.backend
-        assert owner is not None
-        self._backend = owner
+        self._backend = backend
+        self._ask = ask
         self._passing = Passing()
-        #: The lease is somebody else's to release now.
-        self.handed_over = False
 
     async def answer(
-        self,
-        target: str,
-        passed_on: Mapping[str, str],
-        body: bytes | None,
-        drains: set[asyncio.Task[None]],
+        self, target: str, passed_on: Mapping[str, str], body: bytes | None
     ) -> web.StreamResponse:
         """Sends the answer to the client.
 
@@ -191,23 +182,22 @@ class _One:
             BrokenError: the backend broke before anything was sent.
         """
         upstream = await self._backend.open(self._request.method, target, passed_on, body)
+        self._passing.is_stream = upstream.content_type == _STREAM
+        self._flight.exchange.streams |= self._passing.is_stream
         try:
-            if upstream.content_type == _STREAM:
+            if not self._passing.is_stream:
+                return await self._whole(upstream)
+            try:
                 return await self._stream(upstream)
-            return await self._whole(upstream)
-        except asyncio.CancelledError:
-            # A stream with this header is meant to outlive its client, who comes back for it
-            # (llama-server's GET /v1/stream): it keeps its slot until it is done.
-            if self._flight.refusal is None and "X-Conversation-Id" in self._request.headers:
-                self.handed_over = True
-                drain = asyncio.ensure_future(_drain(upstream, self._lease, self._backend))
-                drains.add(drain)
-                drain.add_done_callback(drains.discard)
-            raise
+            except asyncio.CancelledError:
+                # A stream with this header is meant to outlive its client, who comes back for it
+                # (llama-server's GET /v1/stream): it keeps its slot and its limits to its end.
+                if self._flight.refusal is None and "X-Conversation-Id" in self._request.headers:
+                    await self._read_on(upstream)
+                raise
         finally:
             self._count()
-            if not self.handed_over:
-                upstream.close()
+            upstream.close()
 
     async def _whole(self, upstream: aiohttp.ClientResponse) -> web.StreamResponse:
         try:
@@ -244,7 +234,10 @@ class _One:
             # llama-server's head comes at once and proves nothing, and neither does a ping.
             held = await chunks.readany()
             while held and not held.replace(PING, b""):
-                held += await chunks.readany()
+                more = await chunks.readany()
+                if not more:
+                    break
+                held += more
             exchange.ttft_seconds = flight.elapsed if held else None
             exchange.status = upstream.status
             backend.moved()
@@ -254,12 +247,16 @@ class _One:
             begun = True
             if held:
                 await response.write(held)
+            silent_since: float | None = None
             while True:
-                flight.enter("work")
+                flight.enter("work", silent_since)
                 chunk = await chunks.readany()
                 if not chunk:
                     break
-                if chunk != PING:
+                if not chunk.replace(PING, b""):  # is passed on, and is no sign of work
+                    silent_since = flight.since
+                else:
+                    silent_since = None
                     backend.moved()
                 self._moved(passing.take(chunk))
                 flight.enter("write")
@@ -281,16 +278,30 @@ class _One:
                 raise
             flight.outlive()
             exchange.outcome, exchange.error = "failed", refused.message
-            if flight.phase == "write":  # to one who does not read, nothing can be told
-                if self._request.transport is not None:
-                    self._request.transport.abort()
+            if flight.phase == "write" or self._request.protocol.writing_paused:
+                cut_off(self._request)  # to one who does not read, nothing can be told
             else:
                 await self._end(response, refused)
             return response
         finally:
             exchange.sent_bytes = passing.n_bytes
+        flight.enter("write")
         await response.write_eof()
         return response
+
+    async def _read_on(self, upstream: aiohttp.ClientResponse) -> None:
+        """Reads a stream to its end for nobody."""
+        self._flight.outlive()
+        try:
+            while True:
+                self._flight.enter("work")
+                chunk = await upstream.content.readany()
+                if not chunk:
+                    return
+                self._backend.moved()
+                self._moved(self._passing.take(chunk))
+        except (aiohttp.ClientError, OSError):
+            self._backend.doubt()
 
     async def _end(self, response: web.StreamResponse, refusal: Refused) -> None:
         # Half an event may have come before it.
@@ -314,6 +325,8 @@ class _One:
             return
         counts = self._passing.counts()
         n_events = self._passing.n_events
+        if self._ask.n_slots > 1:
+            self._of_all_results(counts, n_events)
         # Events were counted as tokens while they passed; a few of them are not. The beginning of
         # a /v1/messages stream tells of 0 tokens, and that is all that one cut short tells.
         if n_events and counts.get("n_tokens"):
@@ -323,18 +336,20 @@ class _One:
         for name, number in counts.items():
             setattr(self._flight.exchange, name, number)
 
+    def _of_all_results(self, counts: dict[str, int], n_events: int) -> None:
+        """llama-server tells the numbers of one result (n, several prompts): at most, of all."""
+        if "n_prompt" in counts:
+            counts["n_prompt"] *= self._ask.n_prompts
+        if self._passing.is_stream:
+            counts["n_tokens"] = max(counts.get("n_tokens", 0), n_events)
+        elif "n_tokens" in counts:
+            counts["n_tokens"] *= self._ask.n_slots
 
-async def _drain(upstream: aiohttp.ClientResponse, lease: Lease | None, backend: Backend) -> None:
-    """Reads an answer to its end for nobody."""
-    try:
-        while await upstream.content.readany():
-            backend.moved()
-    except (aiohttp.ClientError, OSError):
-        backend.doubt()
-    finally:
-        upstream.close()
-        if lease is not None:
-            lease.release()
+
+def cut_off(request: web.BaseRequest) -> None:
+    """Breaks the connection: an answer that has begun cannot be taken back."""
+    if request.transport is not None:
+        request.transport.abort()
 
 
 def forwarded(request: web.BaseRequest) -> dict[str, str]:

@@ -263,7 +263,9 @@ class Replica:
             if status is not None:
                 return status
             is_due = 0 < self.settings.health_seconds < time.monotonic() - looked_at
-            if not (is_due or self._state != "ready" or self._motion.is_suspect(self.n_busy)):
+            # Asked in any case: of one without work it notes that it need not move.
+            is_suspect = self._motion.is_suspect(self.n_busy)
+            if not (is_due or is_suspect or self._state != "ready"):
                 continue
             before = child.cpu_seconds()
             slots = await child.slots()

@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 from aiohttp import web
@@ -53,13 +53,14 @@ _LAST_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Child:
-    """One llama-server to be: its plan, and what it is told beside it (see Replica)."""
+class Planned:
+    """One llama-server to be: its plan, and what goes with it (see Replica)."""
 
     plan: Plan
     extra_argv: tuple[str, ...] = ()
     environment: Mapping[str, str] | None = None
     n_cores: int | None = None
+    conceded: Callable[[Sequence[Concession]], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Serving:
         settings: see Settings.
         keys: given one by one, beside those of settings.api_key_file.
         reload: settings as they are written down now; None where there is nothing to read.
-        mend, conceded: see Replica.
+        mend: see Replica.
         ready: called when the first replica is ready, with the server's record.
         say: tells a person a sentence.
         argv: what it was started with.
@@ -83,14 +84,13 @@ class Serving:
     name: str
     model: str
     tools: Tools
-    children: tuple[Child, ...]
+    children: tuple[Planned, ...]
     settings: Settings
     say: Callable[[str], None]
     ready: Callable[[running.Running], None]
     keys: tuple[str, ...] = ()
     reload: Callable[[], Settings] | None = None
     mend: Callable[[LocalllmError], bool] | None = None
-    conceded: Callable[[Sequence[Concession]], None] | None = None
     argv: tuple[str, ...] = ()
 
 
@@ -100,6 +100,7 @@ def run(serving: Serving) -> None:
     Raises:
         LocalllmError: it could not begin: the address, the keys, the model.
     """
+    heap.keep_one()
     _allow_descriptors(serving.settings.max_connections)
     asyncio.run(_Gateway(serving).run())
 
@@ -121,11 +122,11 @@ class _Gateway:
         self._limiter = Limiter(settings.limits, settings.key_limits)
         self._flights = Flights()
         self._memory: dict[int, tuple[int, int]] = {}
+        self._gpu_memory: dict[int, dict[str, int]] = {}
         self._gpus: tuple[GpuUse, ...] = ()
         self._n_stops = 0
 
     async def run(self) -> None:
-        heap.keep_one()
         self._stop = asyncio.Event()
         self._at_once = asyncio.Event()
         self._changed = asyncio.Event()
@@ -164,8 +165,8 @@ class _Gateway:
         control_listener = await self._listen_for_control(control)
         self._record = running.update(self._record, url=url)
         tickers = [
-            asyncio.ensure_future(ticker)
-            for ticker in (self._sweep(), self._sample(), self._perform())
+            asyncio.ensure_future(self._kept_going(ticker))
+            for ticker in (self._sweep, self._sample, self._perform)
         ]
         try:
             self._pool.start()
@@ -185,18 +186,18 @@ class _Gateway:
 
     def _replicas(self) -> list[Replica]:
         replicas = []
-        for index, child in enumerate(self._serving.children):
+        for index, planned in enumerate(self._serving.children):
             replica = Replica(
                 str(index),
                 self._serving.tools,
-                child.plan,
+                planned.plan,
                 self._serving.settings,
                 self._report,
-                extra_argv=child.extra_argv,
-                environment=child.environment,
-                n_cores=child.n_cores,
+                extra_argv=planned.extra_argv,
+                environment=planned.environment,
+                n_cores=planned.n_cores,
                 mend=self._serving.mend,
-                conceded=self._serving.conceded,
+                conceded=planned.conceded,
             )
             replica.on_change = self._notice(replica)
             replicas.append(replica)
@@ -245,10 +246,18 @@ class _Gateway:
                     f" within {drain_seconds:g} s"
                 )
                 return
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._at_once.wait(), 0.05)
+            await asyncio.sleep(0.05)
 
     # What happens again and again.
+
+    async def _kept_going(self, ticker: Callable[[], Awaitable[None]]) -> None:
+        """Without the sweep no time limit would hold: no error ends it."""
+        while True:
+            try:
+                await ticker()
+            except Exception as bug:
+                self._tell_bug(bug)
+            await asyncio.sleep(_SAMPLE_SECONDS)
 
     async def _sweep(self) -> None:
         while True:
@@ -263,6 +272,7 @@ class _Gateway:
             self._memory = await asyncio.to_thread(_resident, pids)
             if has_gpus:
                 self._gpus = await asyncio.to_thread(_gpus)
+                self._gpu_memory = await asyncio.to_thread(nvidia.memory_by_process)
                 has_gpus = bool(self._gpus)
             if time.monotonic() - trimmed_at > _TRIM_SECONDS:
                 await asyncio.to_thread(heap.trim)
@@ -299,10 +309,14 @@ class _Gateway:
         )
 
     def _with_memory(self, status: ReplicaStatus) -> ReplicaStatus:
-        memory = self._memory.get(status.pid or -1)
-        if memory is None:
-            return status
-        return replace(status, rss_bytes=memory[0], rss_peak_bytes=memory[1])
+        pid = status.pid or -1
+        rss_bytes, peak_bytes = self._memory.get(pid, (None, None))
+        return replace(
+            status,
+            rss_bytes=rss_bytes,
+            rss_peak_bytes=peak_bytes,
+            gpu_bytes=self._gpu_memory.get(pid, {}),
+        )
 
     async def _render_metrics(self) -> tuple[bytes, Mapping[str, str]]:
         ready = list(self._pool.ready)

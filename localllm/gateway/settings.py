@@ -6,6 +6,7 @@ itself is told is not here but in the Plan.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -13,11 +14,12 @@ from pathlib import Path
 from localllm.profiles import Field, read_document, read_profile
 from localllm.units import MIB
 
-#: What cannot change while the server runs: its address, its children and its files.
+#: What cannot change while the server runs: its address, its children and its files, and how long
+#: it drains, which whoever may have to stop it is told at the start (running.py).
 FIXED = frozenset(
     (
         "host", "port", "tls_cert", "tls_key", "replicas", "log_dir", "api_prefix",
-        "api_key_file", "max_connections", "head_seconds",
+        "api_key_file", "insecure", "max_connections", "head_seconds", "drain_seconds",
     )
 )  # fmt: skip
 
@@ -106,7 +108,10 @@ _SECONDS = frozenset(of.name for of in fields(Settings) if of.name.endswith("_se
 _SIZES = frozenset(of.name for of in fields(Settings) if of.name.endswith("_bytes"))
 _PATHS = frozenset(("api_key_file", "tls_cert", "tls_key", "log_dir"))
 _LISTS = frozenset(("allowed_hosts", "cors_origins"))
-_LEAST = {"port": 0, "replicas": 0, "queue_limit": 0, "max_connections": 1, "log_files": 1}
+_LEAST = {"replicas": 0, "queue_limit": 0, "max_connections": 1, "log_files": 1}
+_MOST_PORT = 65535
+#: Of a URL, with nothing in it that would have to be escaped.
+_PREFIX = re.compile(r"(/[\w.~-]+)+", re.ASCII)
 
 
 def parse_settings(text: str, name: str, base: Settings | None = None) -> Settings:
@@ -153,18 +158,43 @@ def _value(key: str, value: Field) -> object:
     if key in _SIZES:
         return value.size(least=1)
     if key in _PATHS:
-        return Path(value.text()).expanduser()
+        return _path(value)
     if key in _LISTS:
         return tuple(item.text() for item in value.each())
     if key in ("insecure", "log_prompts"):
         return value.flag()
     if key in _LEAST:
         return value.whole(_LEAST[key])
+    if key == "port":
+        return _port(value)
+    if key == "api_prefix":
+        return _prefix(value)
     if key == "limits":
         return _limits(value)
     if key == "key_limits":
         return {name: _limits(of_key) for name, of_key in value.items()}
     return value.text()
+
+
+def _path(value: Field) -> Path:
+    try:
+        return Path(value.text()).expanduser()
+    except RuntimeError:
+        raise value.wrong(f"is in the home of a user whom nobody knows: {value.text()}") from None
+
+
+def _port(value: Field) -> int:
+    port = value.whole()
+    if port > _MOST_PORT:
+        raise value.wrong(f"must be at most {_MOST_PORT}, not {port}")
+    return port
+
+
+def _prefix(value: Field) -> str:
+    prefix = value.text()
+    if not _PREFIX.fullmatch(prefix):
+        raise value.wrong(f"must be a path, not {prefix!r}", "like this: /llm")
+    return prefix
 
 
 def _limits(value: Field) -> KeyLimits:

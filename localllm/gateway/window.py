@@ -87,15 +87,14 @@ class Window:
             second.n_prompt += exchange.n_prompt - (exchange.n_cached or 0)
         if not exchange.streams:
             second.n_tokens += exchange.n_tokens or 0
-        self._times.append(
-            _Times(
-                now,
-                exchange.queue_seconds,
-                exchange.ttft_seconds,
-                exchange.seconds_per_token,
-                exchange.total_seconds if exchange.succeeded else None,
-            )
+        times = (
+            exchange.queue_seconds,
+            exchange.ttft_seconds,
+            exchange.seconds_per_token,
+            exchange.total_seconds if exchange.succeeded else None,
         )
+        if any(time is not None for time in times):  # a crowd's refusals would push out all others
+            self._times.append(_Times(now, *times))
 
     def traffic(self) -> Traffic:
         """What happened in the window, or since the beginning where that is shorter.

@@ -1,13 +1,14 @@
 """NVIDIA GPUs, asked of the driver through NVML (the module pynvml, of nvidia-ml-py).
 
-Knows MIG slices, unified boards and the ways a driver can be missing or out of step. It never
-runs nvidia-smi, and does not know what the engine was built for.
+Knows MIG slices, unified boards, CUDA_VISIBLE_DEVICES and the ways a driver can be missing or out
+of step. It never runs nvidia-smi, and does not know what the engine was built for.
 """
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ _UNIFIED_NAME = re.compile(r"\b(GB10|Thor|Orin|Xavier|Tegra)\b")
 _DRIVER_FIX = "install NVIDIA's driver (https://www.nvidia.com/drivers), then restart"
 _CONTAINER_FIX = "start the container with --gpus all (it needs the NVIDIA Container Toolkit)"
 _WSL_FOLDER = "usr/lib/wsl/lib"
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 def probe_nvidia(
@@ -33,14 +35,18 @@ def probe_nvidia(
     nvml: Any = None,
     container: str | None = None,
     wsl: int | None = None,
+    environment: Mapping[str, str] = os.environ,
 ) -> tuple[tuple[Accelerator, ...], tuple[Finding, ...]]:
     """NVIDIA's GPUs and MIG slices in PCI order, and what keeps them from being used.
+
+    Those that CUDA_VISIBLE_DEVICES hides are left out, and the others numbered as CUDA then does.
 
     Args:
         root: where /proc and /sys are.
         nvml: the module to ask; None imports pynvml.
         container: the kind of container around us, which decides the advice.
         wsl: 1 or 2 inside WSL, whose driver comes from Windows.
+        environment: for CUDA_VISIBLE_DEVICES, which a batch system sets to what a job may use.
     """
     devices = pci.graphics_devices(root, pci.NVIDIA)
     if nvml is None:
@@ -53,23 +59,60 @@ def probe_nvidia(
         nvml = pynvml
     try:
         with _session(nvml):
-            return _read_all(nvml)
+            gpus, findings = _read_all(nvml)
     except nvml.NVMLError as exc:
         board = _tegra(root)
         if board is not None:
             return (board,), ()
         return (), _why_not(nvml, exc, root, devices, container, wsl)
+    shown = environment.get(_VISIBLE)
+    if shown is None:
+        return gpus, findings
+    visible = _visible(gpus, shown)
+    if len(visible) < len(gpus):
+        message = f"{_VISIBLE}={shown} hides {len(gpus) - len(visible)} of {len(gpus)} NVIDIA GPUs."
+        findings = (*findings, Finding("ok", "probe.nvidia-hidden", message))
+    return visible, findings
+
+
+def _visible(gpus: tuple[Accelerator, ...], shown: str) -> tuple[Accelerator, ...]:
+    """The GPUs that CUDA_VISIBLE_DEVICES names, in its order: "1,0", "GPU-8a7f3f5e,MIG-...".
+
+    As CUDA reads it: a number counts the boards, here in PCI order; a UUID may be cut short where
+    that leaves it clear; and the first entry that is neither ends the list.
+    https://docs.nvidia.com/cuda/cuda-c-programming-guide/#env-vars
+    """
+    boards: dict[object, list[Accelerator]] = {}  # a board in slices is several GPUs
+    for gpu in gpus:
+        boards.setdefault(gpu.pci_bus_id or gpu.index, []).append(gpu)
+    found: list[Accelerator] = []
+    for entry in (part.strip() for part in shown.split(",")):
+        if re.fullmatch("[0-9]{1,4}", entry):
+            named = dict(enumerate(boards.values())).get(int(entry), [])
+        elif entry.startswith(("GPU-", "MIG-")):
+            named = [gpu for gpu in gpus if (gpu.uuid or "").startswith(entry)]
+            named = named if len(named) == 1 else []
+        else:
+            named = []
+        if not named:
+            break
+        found += named
+    return tuple(replace(gpu, index=i) for i, gpu in enumerate(dict.fromkeys(found)))
 
 
 def process_memory(pid: int, nvml: Any = None) -> dict[str, int]:
-    """Bytes that a process holds on each GPU, by PCI address ("0000:65:00.0").
+    """Bytes that a process holds on each GPU, by PCI address; see memory_by_process."""
+    return memory_by_process(nvml).get(pid, {})
 
-    A GPU that does not tell is left out: WSL and Windows give no number, MIG none to an ordinary
+
+def memory_by_process(nvml: Any = None) -> dict[int, dict[str, int]]:
+    """Bytes that each process holds on each GPU, by its id and by PCI address ("0000:65:00.0").
+
+    What a GPU does not tell is left out: WSL and Windows give no number, MIG none to an ordinary
     user, and in a container the driver knows processes by the host's ids. What a context takes is
     in the number. Never raises.
 
     Args:
-        pid: the process.
         nvml: the module to ask; None imports pynvml.
     """
     if nvml is None:
@@ -78,14 +121,15 @@ def process_memory(pid: int, nvml: Any = None) -> dict[str, int]:
         except ImportError:
             return {}
         nvml = pynvml
-    used: dict[str, int] = {}
+    used: dict[int, dict[str, int]] = {}
     with suppress(nvml.NVMLError), _session(nvml):
         for number in range(nvml.nvmlDeviceGetCount()):
             with suppress(nvml.NVMLError):
                 device = _Device(nvml, nvml.nvmlDeviceGetHandleByIndex(number), "")
-                address, n_bytes = device.bus(), device.used_by(pid)
-                if address is not None and n_bytes is not None:
-                    used[address] = n_bytes
+                address = device.bus()
+                if address is not None:
+                    for pid, n_bytes in device.used_by_processes().items():
+                        used.setdefault(pid, {})[address] = n_bytes
     return used
 
 
@@ -310,14 +354,14 @@ class _Device:
         bus = self.ask("PCI address", lambda h: self._nvml.nvmlDeviceGetPciInfo(h).busId)
         return pci.normal_address(_decoded(bus)) if bus else None
 
-    def used_by(self, pid: int) -> int | None:
-        """Bytes that a process holds; None where that is not told.
+    def used_by_processes(self) -> dict[int, int]:
+        """Bytes that processes hold, by their ids; those of whom that is not told are left out.
 
         CUDA is in the list of computing processes, Vulkan in that of drawing ones, and a process
         that does both in both, each time with all that it holds.
         """
         nvml = self._nvml
-        told = []
+        told: dict[int, int] = {}
         for newer, older in (
             ("nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetComputeRunningProcesses_v2"),
             (
@@ -328,9 +372,11 @@ class _Device:
             processes = self.ask("processes", getattr(nvml, newer))
             if processes is None:  # older drivers do not have the newer one
                 processes = self.ask("processes", getattr(nvml, older))
-            # pynvml turns NVML's "not available" into None.
-            told += [p.usedGpuMemory for p in processes or () if p.pid == pid and p.usedGpuMemory]
-        return max(told, default=None)
+            for process in processes or ():
+                if process.usedGpuMemory:  # pynvml turns NVML's "not available" into None
+                    before = told.get(process.pid, 0)
+                    told[process.pid] = max(before, int(process.usedGpuMemory))
+        return told
 
     def read(self) -> Accelerator:
         """The whole device."""

@@ -193,6 +193,26 @@ def test_serve_with_a_key_file_turns_strangers_away(tiny_path: Path, tmp_path: P
         assert post(f"{url}/v1/chat/completions", body, **known)[0] == 200
 
 
+def test_serve_direct_takes_keys_with_names_and_with_commas(
+    tiny_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text('alice of-alice,with"quotes"\nof-nobody\n')
+    monkeypatch.setenv("LLAMA_API_KEY", '"from,outside",another-one')
+    with serving(tiny_path, "--api-key-file", str(keys)) as (_, url):
+        for key, status in {
+            'of-alice,with"quotes"': 200,
+            "of-nobody": 200,
+            "from,outside": 200,
+            "another-one": 200,
+            'alice of-alice,with"quotes"': 401,
+            "of-alice": 401,
+            "from": 401,
+        }.items():
+            body = {"prompt": "x", "n_predict": 1}
+            assert post(f"{url}/completion", body, Authorization=f"Bearer {key}")[0] == status, key
+
+
 def test_serve_lets_no_foreign_web_page_in(tiny_path: Path) -> None:
     with serving(tiny_path) as (_, url):
         request = urllib.request.Request(

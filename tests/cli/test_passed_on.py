@@ -259,10 +259,14 @@ def test_a_whole_context_that_the_plan_may_cut_is_told() -> None:
         "--api-key",
         "--ctx-size=512",
         "--hf-repo=a/b",
+        "--alias a,b",
+        "-m ~nobodyhere/x.gguf",
+        "-mm ~nobodyhere/x.gguf",
+        "--ssl-key-file ~nobodyhere/x.pem",
     ],
 )
 def test_a_value_that_cannot_be_meant_is_refused_in_a_sentence_with_a_hint(line: str) -> None:
-    with pytest.raises(UsageError) as raised:
+    with pytest.raises((UsageError, NotFoundError)) as raised:
         read(words(line))
     assert raised.value.hint
     assert "\n" not in raised.value.message
@@ -307,6 +311,22 @@ def test_contradicting_settings_and_models_name_both() -> None:
     assert read([]).with_model("demo") == "demo"
     with pytest.raises(UsageError, match="needs a model"):
         read([]).with_model(None)
+
+
+@pytest.mark.parametrize("own", ["./m.gguf", "m.gguf", str(Path.cwd() / "m.gguf")])
+def test_the_same_file_is_no_contradiction_however_it_is_written(own: str) -> None:
+    assert read(words("-m ./m.gguf")).with_model(own) == str(Path.cwd() / "m.gguf")
+
+
+def test_a_file_of_the_name_of_something_else_is_a_contradiction() -> None:
+    with pytest.raises(UsageError, match="MODEL demo and -m demo after --"):
+        read(words("-m demo")).with_model("demo")
+
+
+def test_contradicting_origins_are_told_as_they_are_typed() -> None:
+    passed = read(words("--cors-origins https://b"))
+    with pytest.raises(UsageError, match="--cors-origin https://a and --cors-origins https://b "):
+        passed.with_settings({"cors_origins": ("https://a",)})
 
 
 def test_variables_of_llama_server_that_are_not_heard_are_named() -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from localllm import running
@@ -373,6 +374,11 @@ class TestLogs:
         assert "the logs of demo are here" in done.stderr
         assert run_localllm("logs", "../logs/demo").returncode == MISSING
 
+    def test_a_file_among_them_is_nobodys_logs(self, logs: Logs) -> None:
+        (running.logs_of("demo").parent / ".starting-1.log").touch()
+        done = run_localllm("logs", "other")
+        assert "the logs of demo are here" in done.stderr
+
 
 class TestBackground:
     @pytest.fixture
@@ -381,7 +387,7 @@ class TestBackground:
 
         def serve_by(script: str) -> None:
             program = tmp_path / "python"
-            program.write_text(f"#!/bin/sh\nshift 3\n{script}\n")  # -m localllm serve
+            program.write_text(f"#!/bin/sh\nshift 3\n{script}\n")  # -c CODE serve
             program.chmod(0o755)
             monkeypatch.setattr(background.sys, "executable", str(program))
 
@@ -416,6 +422,7 @@ class TestBackground:
             pytest.param("echo 'error: no room'; exit 8", 8, "no room", None, id="without a hint"),
             pytest.param("echo one; echo two >&2; exit 7", 7, "one two", None, id="other words"),
             pytest.param("kill -9 $$", 137, "it said nothing", None, id="killed"),
+            pytest.param("exit 0", 1, "ended with 0 before", None, id="told to stop"),
         ],
     )  # fmt: skip
     def test_one_that_ends_at_once_leaves_its_words_and_its_exit_code(
@@ -438,6 +445,39 @@ class TestBackground:
         with pytest.raises(LocalllmError, match="demo cannot answer: no memory for it"):
             background.start_background(["demo"], "demo")
         wait_until(lambda: running.find_all() == (), "its end")
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda of: of.name)
+    def test_a_starter_that_is_told_to_end_takes_the_server_along(
+        self, serve: Callable[[str], None], tmp_path: Path, number: signal.Signals
+    ) -> None:
+        python = sys.executable
+        serve("exec sleep 1000")
+        start = "import sys; sys.executable = sys.argv[1]; from localllm.cli import background"
+        start += "; background.start_background(['demo'], 'demo')"
+        with subprocess.Popen(
+            [python, "-c", start, str(tmp_path / "python")],
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as starter:
+            assert starter.stderr is not None
+            assert starter.stderr.readline() == "localllm: demo is starting\n"
+            (server,) = psutil.Process(starter.pid).children()
+            starter.send_signal(number)
+            assert starter.wait(PATIENCE_SECONDS) == 128 + number
+        wait_until(lambda: not server.is_running(), "its end")
+        assert list(running.logs_of("demo").parent.glob(".starting*")) == []
+
+    def test_a_localllm_py_in_the_current_folder_is_not_run(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "localllm.py").write_text("raise SystemExit('a stranger')")
+        monkeypatch.chdir(tmp_path)
+        done = subprocess.run(
+            [*background._program(), "--help"], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert "Usage:" in done.stdout
 
 
 ARGUMENTS = ["--api-key-file", "/my keys/$HOME 100%", "a\"b'\\", ";", "$$", "%h", "tab\there", "é"]
@@ -471,7 +511,8 @@ class TestUnit:
         # Quoting is a shell's but for escapes; then specifiers and variables.
         plain = command.replace("\\x09", "\t").replace("$$", "$").replace("%%", "%")
         words = shlex.split(plain)
-        assert words == [sys.executable, "-m", "localllm", "serve", "demo", *ARGUMENTS]
+        assert words[0] == sys.executable
+        assert words[3:] == ["serve", "demo", *ARGUMENTS]
         assert '";"' in command
 
     def test_it_goes_on_with_the_folders_of_this_shell_and_without_its_secrets(self) -> None:

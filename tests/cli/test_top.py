@@ -114,7 +114,7 @@ def test_what_fits_in_a_high_window_is_all_there() -> None:
     seen = "\n".join(drawn(View(BUSY), 120))
     for part in (
         "up 1 h 5 min", "localllm 0.1", "http://127.0.0.1:8080", "9 of 24 busy",
-        "last 5 min   120 answered   1 failed   2 refused   4 left", "9.0 GiB",
+        "last 5 min   120 requests   1 failed   2 refused   4 left", "9.0 GiB",
         "replica 1: llama-server died with signal 9", "replica 1 gave up: micro-batch 512 -> 256",
         "NVIDIA H200       87%  9.0 GiB  139 GiB", "error number 8",
     ):  # fmt: skip

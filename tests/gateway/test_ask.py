@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,13 @@ def test_what_an_ask_tells(document: dict[str, Any], expected: Ask) -> None:
 )
 def test_each_prompt_takes_a_slot_for_each_choice(prompt: Any, n: int, n_slots: int) -> None:
     assert asked(prompt=prompt, n=n).n_slots == n_slots
+
+
+def test_what_would_take_long_to_parse_is_not_parsed_and_takes_all_slots() -> None:
+    lists = b'{"model": "m", "x": [' + b"[]," * 300_000 + b"[]]}"
+    assert read_ask(lists) == Ask(n_slots=sys.maxsize)
+    text = b'{"model": "m", "prompt": "' + b"x" * 3_000_000 + b'"}'
+    assert read_ask(text).model == "m"
 
 
 @pytest.mark.parametrize(

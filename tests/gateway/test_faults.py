@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -106,6 +107,16 @@ def test_a_child_that_hangs_is_noticed_ended_and_replaced(gateway: Served) -> No
     died = "llama-server does not answer and does not compute"
     assert gateway.status.replicas[0].last_error == died
     assert errors_of(gateway)[-1]["what"] == f"{died}; it is started again"
+
+
+def test_a_child_without_work_that_is_looked_at_all_the_time_lives_on(tmp_path: Path) -> None:
+    config = tmp_path / "serve.yaml"
+    config.write_text("health_seconds: 0.5\nwedged_seconds: 2\n")
+    with served("demo", "--config", str(config)) as one:
+        later = time.monotonic() + 6
+        wait_until(lambda: time.monotonic() > later, "some looks")
+        [replica] = one.status.replicas
+        assert (replica.state, replica.restarts) == ("ready", 0)
 
 
 def test_a_request_over_which_three_children_died_is_not_tried_again(

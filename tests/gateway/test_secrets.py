@@ -189,7 +189,7 @@ def test_a_systemd_unit_holds_no_secret(tmp_path: Path) -> None:
     keys.write_text(f"alice {FROM_FILE}\n")
     unit = _localllm(
         tmp_path, "serve", "demo", "--api-key-file", str(keys), "--print-systemd",
-        LLAMA_API_KEY=FROM_ENVIRONMENT, HF_TOKEN="hf_0123456789",
+        HF_TOKEN="hf_0123456789",
     )  # fmt: skip
     assert str(keys) in unit
     assert_without(unit, (*KEYS, "hf_0123456789"))

@@ -181,8 +181,10 @@ def test_a_flood_of_refusals_does_not_push_the_answers_out(window):
         window.ended(ANSWERED)
     for _ in range(20_000):
         window.ended(Exchange("2", 0.0, "POST", "/", outcome="refused"))
+        refused = Exchange("3", 0.0, "POST", "/v1/messages", outcome="refused", generates=True)
+        window.ended(refused)
 
-    assert window.traffic().n_refused == 20_000
+    assert window.traffic().n_refused == 40_000
     assert window.traffic().ttft_seconds.n == 100
 
 

@@ -46,6 +46,12 @@ GB10 = Gpu(
 )
 
 
+@pytest.fixture(autouse=True)
+def every_gpu_is_visible(monkeypatch):
+    """Where the tests run in a job of a batch system, too."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
 def rtx_3090(bus: str, uuid: str) -> Gpu:
     return Gpu(
         "NVIDIA GeForce RTX 3090",
@@ -134,6 +140,58 @@ def test_a_gpu_cut_by_mig_is_its_slices_and_its_refused_memory_no_failure(tmp_pa
     assert {gpu.compute_capability for gpu in gpus[:2]} == {"8.0"}
     assert {gpu.bandwidth for gpu in gpus[:2]} == {None}
     assert findings == ()
+
+
+CARDS = FakeNvml(
+    rtx_3090("00000000:01:00.0", "GPU-aa11"),
+    rtx_3090("00000000:41:00.0", "GPU-ab22"),
+    rtx_3090("00000000:81:00.0", "GPU-cc33"),
+)
+
+
+@pytest.mark.parametrize(
+    ("shown", "left"),
+    [
+        pytest.param("1", ["GPU-ab22"], id="one"),
+        pytest.param("2,0", ["GPU-cc33", "GPU-aa11"], id="in another order"),
+        pytest.param(" 0 , 1 ", ["GPU-aa11", "GPU-ab22"], id="blanks"),
+        pytest.param("GPU-cc33,1", ["GPU-cc33", "GPU-ab22"], id="UUID"),
+        pytest.param("GPU-c", ["GPU-cc33"], id="the beginning of a UUID"),
+        pytest.param("GPU-a", [], id="the beginning of two"),
+        pytest.param("0,0", ["GPU-aa11"], id="twice"),
+        pytest.param("0,7,1", ["GPU-aa11"], id="up to the first that is not there"),
+        pytest.param("0,-1,1", ["GPU-aa11"], id="up to a -1"),
+        pytest.param("", [], id="empty"),
+        pytest.param("NoDevFiles", [], id="a word, as some batch systems say none"),
+    ],
+)
+def test_cuda_visible_devices_hides_gpus_and_numbers_the_others(tmp_path, shown, left):
+    gpus, findings = probe_nvidia(tmp_path, CARDS, environment={"CUDA_VISIBLE_DEVICES": shown})
+
+    assert [(gpu.index, gpu.uuid) for gpu in gpus] == list(enumerate(left))
+    assert [(finding.level, finding.message) for finding in findings] == [
+        ("ok", f"CUDA_VISIBLE_DEVICES={shown} hides {3 - len(left)} of 3 NVIDIA GPUs.")
+    ]
+
+
+def test_cuda_visible_devices_that_names_all_hides_nothing(tmp_path):
+    gpus, findings = probe_nvidia(tmp_path, CARDS, environment={"CUDA_VISIBLE_DEVICES": "0,1,2"})
+
+    assert (gpus, findings) == probe_nvidia(tmp_path, CARDS, environment={})
+    assert len(gpus) == 3
+
+
+def test_cuda_visible_devices_counts_boards_and_names_slices(tmp_path):
+    slices = [mig_slice("3g.20gb", "MIG-1", 19968), mig_slice("1g.5gb", "MIG-2", 4864)]
+    nvml = FakeNvml(a100(slices), H200)
+
+    def visible(shown: str) -> list[str | None]:
+        gpus, _ = probe_nvidia(tmp_path, nvml, environment={"CUDA_VISIBLE_DEVICES": shown})
+        return [gpu.uuid for gpu in gpus]
+
+    assert visible("0") == ["MIG-1", "MIG-2"]
+    assert visible("1") == [H200.uuid]
+    assert visible("MIG-2") == ["MIG-2"]
 
 
 def test_mig_without_a_slice_is_a_finding_with_the_line_that_mends_it(tmp_path):
