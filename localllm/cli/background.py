@@ -13,10 +13,10 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import localllm
 from localllm import paths, running
 from localllm.cli.processes import GRACE_SECONDS, Server, progress
 from localllm.cli.screen import harmless
+from localllm.engine.interpreter import module_argv
 from localllm.errors import DiskError, LocalllmError
 from localllm.running import Running
 
@@ -49,7 +49,7 @@ def start_background(argv: Sequence[str], name_hint: str) -> Running:
     log = folder / f".starting-{os.getpid()}.log"
     try:
         with _signals_raised():
-            child = _spawn([*_program(), *argv], log)
+            child = _spawn([*module_argv("localllm"), "serve", *argv], log)
             try:
                 record = _await_ready(child, log, name_hint)
                 # Moved while it is written to; a log_dir of its own may be on another disk.
@@ -61,20 +61,6 @@ def start_background(argv: Sequence[str], name_hint: str) -> Running:
         log.unlink(missing_ok=True)
     _tell(record)
     return record
-
-
-def _program() -> tuple[str, ...]:
-    """What runs this very localllm's `serve`.
-
-    Not `-m localllm`: that takes whatever is called localllm in the folder where it is started,
-    which may be anybody's. (-P is Python 3.11's, and -I would ignore PYTHONPATH.)
-    """
-    home = str(Path(localllm.__file__).parents[1])
-    code = (
-        f"import sys; sys.path[:] = [*filter(None, sys.path), {home!r}];"
-        " from localllm.__main__ import main; main()"
-    )
-    return (sys.executable, "-c", code, "serve")
 
 
 @contextlib.contextmanager
@@ -198,8 +184,8 @@ def systemd_unit(
             this process's.
     """
     environment = os.environ if environment is None else environment
-    program, *rest = _program()
-    command = [_quoted(program), *map(_argument, (*rest, *argv))]
+    program, *rest = module_argv("localllm")
+    command = [_quoted(program), *map(_argument, (*rest, "serve", *argv))]
     variables = [
         f"Environment={_quoted(f'{name}={environment[name]}')}"
         for name in _VARIABLES

@@ -25,6 +25,7 @@ from localllm.engine.argv import (
 )
 from localllm.engine.failure import explain_load_failure
 from localllm.engine.hole import Holes
+from localllm.engine.interpreter import module_argv
 from localllm.engine.locate import find_library, find_projector_library
 from localllm.errors import EngineError, LocalllmError
 from localllm.gguf import MemorySource
@@ -201,7 +202,7 @@ class DryRun:
 
     def _start_child(self, stderr: IO[str], environment: dict[str, str]) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-m", "localllm.engine.dryrun_child"],
+            module_argv("localllm.engine.dryrun_child"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,

@@ -468,17 +468,6 @@ class TestBackground:
         wait_until(lambda: not server.is_running(), "its end")
         assert list(running.logs_of("demo").parent.glob(".starting*")) == []
 
-    def test_a_localllm_py_in_the_current_folder_is_not_run(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        (tmp_path / "localllm.py").write_text("raise SystemExit('a stranger')")
-        monkeypatch.chdir(tmp_path)
-        done = subprocess.run(
-            [*background._program(), "--help"], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        assert "Usage:" in done.stdout
-
 
 ARGUMENTS = ["--api-key-file", "/my keys/$HOME 100%", "a\"b'\\", ";", "$$", "%h", "tab\there", "é"]
 
