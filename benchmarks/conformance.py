@@ -50,10 +50,7 @@ LEFT_OUT = {
 EXCEPTIONS = {
     "test_basic.py::test_server_multiple_addresses": "--host with a list is refused: one address",
     "test_metrics.py::test_metrics_disabled": "/metrics is always there",
-    "test_metrics.py::test_metrics_[pe]*": "llama-server's numbers carry a label of their replica,"
-    " and there is no one start of all replicas for the header Process-Start-Time-Unix",
     "test_security.py::test_cors_options*": "no web page may use the gateway that is not listed",
-    "test_security.py::test_cors_origins_localhost_reflects*": "a preflight is answered with 204",
     "test_security.py::test_cors_origins_localhost_rejects*": "a refused preflight is a 403",
     "test_security.py::test_cors_origins_defaults_to_localhost*": "no page is listed by default",
     "test_kv_keep_only_active.py::*": "the test looks for llama-server's log on standard output;"

@@ -252,13 +252,8 @@ def _list(_: str, text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def _alias(word: str, text: str) -> str | None:
-    if "," in text:
-        raise UsageError(
-            f"{word} {text} after --: the gateway's model has one name",
-            f"the first is enough, as requests may name any: {word} {text.partition(',')[0]}",
-        )
-    return text.strip() or None
+def _text(_: str, text: str) -> str:
+    return text
 
 
 def _path(_: str, text: str) -> Path:
@@ -284,7 +279,7 @@ def _mmproj(_: str, text: str) -> str | None:
 _ROWS: tuple[tuple[str, str, _Read], ...] = (
     # The plan. What llama-server would find out by itself is for the plan to find out.
     ("-m --model", "model", _model),
-    ("-a --alias", "alias", _alias),
+    ("-a --alias", "alias", _text),
     ("-c --ctx-size", "n_ctx", _whole(1, auto=(0,))),
     (
         "-ngl --gpu-layers --n-gpu-layers",

@@ -134,8 +134,11 @@ class _Gateway:
         self._pool = Pool(replicas)
         self._queue = Queue(self._pool, self._serving.settings.queue_limit)
         # Triton's paths are typed into configurations, where a name without a space is welcome.
-        names = [self._serving.model, self._record.name]
-        self._metrics = Metrics(names[:1])
+        model = self._serving.model
+        # llama-server takes commas in --alias for several names, and sorts them.
+        aliases = sorted({name.strip() for name in model.split(",")} - {""})
+        names = [*aliases, model, self._record.name]
+        self._metrics = Metrics([*aliases, model])
         self._app = App(
             self._pool,
             self._queue,

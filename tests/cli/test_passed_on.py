@@ -259,7 +259,6 @@ def test_a_whole_context_that_the_plan_may_cut_is_told() -> None:
         "--api-key",
         "--ctx-size=512",
         "--hf-repo=a/b",
-        "--alias a,b",
         "-m ~nobodyhere/x.gguf",
         "-mm ~nobodyhere/x.gguf",
         "--ssl-key-file ~nobodyhere/x.pem",

@@ -366,6 +366,18 @@ def test_two_servers_have_two_names(home: Path) -> None:
         assert one.is_ready
 
 
+def test_an_alias_with_a_comma_is_two_names_here_as_in_llama_server() -> None:
+    with (
+        served("demo", "--", "-a", "second,first") as one,
+        httpx.Client(base_url=one.url, timeout=PATIENCE_SECONDS) as client,
+    ):
+        (model,) = client.get("/v1/models").json()["data"]
+        assert (model["id"], model["aliases"]) == ("first", ["first", "second"])
+        for name in model["aliases"]:
+            assert client.get(f"/v2/models/{name}/ready").status_code == 200
+        assert client.get("/v2/models/third/ready").status_code == 404
+
+
 def test_a_unix_socket_is_an_address_and_is_gone_afterwards() -> None:
     with contextlib.ExitStack() as stack:
         path = Path("/tmp") / f"ll-test-{os.getpid()}.sock"
