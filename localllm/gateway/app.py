@@ -119,9 +119,8 @@ class App:
         except Refused as refused:
             return self._refuse(request, exchange, refused, headers)
         except asyncio.CancelledError:
-            if flight.refusal is not None:  # it took too long, and nothing was sent yet
-                flight.outlive()
-                return self._refuse(request, exchange, flight.refusal, headers)
+            if flight.refusal is not None and (late := flight.outlive()):
+                return self._refuse(request, exchange, late, headers)
             _left(exchange)
             raise
         except ConnectionError:

@@ -67,10 +67,15 @@ class Flight:
             self.refusal = refusal
             self._task.cancel()
 
-    def outlive(self) -> None:
-        """Its task has found the reason, and goes on to tell it."""
+    def outlive(self) -> Refused | None:
+        """Its task goes on, for a moment to tell the reason, which is given; it may be ended again.
+
+        Whoever was told by a client that left goes on for another purpose: there is no reason.
+        """
         if self._task is not None and sys.version_info >= (3, 11):
             self._task.uncancel()
+        refusal, self.refusal = self.refusal, None
+        return refusal
 
 
 class Flights:

@@ -273,12 +273,13 @@ class _One:
             return response
         except asyncio.CancelledError:
             # Too long, not left: who has begun to read is told why it ends.
-            refused = flight.refusal
-            if refused is None or not begun:
+            if flight.refusal is None or not begun:
                 raise
-            flight.outlive()
+            was_writing = flight.phase == "write"
+            refused = flight.outlive()
+            assert refused is not None
             exchange.outcome, exchange.error = "failed", refused.message
-            if flight.phase == "write" or self._request.protocol.writing_paused:
+            if was_writing:
                 cut_off(self._request)  # to one who does not read, nothing can be told
             else:
                 await self._end(response, refused)
@@ -304,6 +305,7 @@ class _One:
             self._backend.doubt()
 
     async def _end(self, response: web.StreamResponse, refusal: Refused) -> None:
+        self._flight.enter("write")
         # Half an event may have come before it.
         before = b"" if self._passing.is_between_events else b"\n\n"
         await response.write(before + refusal.event(is_messages=self._route.is_messages))

@@ -74,7 +74,6 @@ class Through:
         self.flights, self.limiter = Flights(), Limiter(settings.limits, {})
         self.window, self.exchanges = Window(), list[Exchange]()
         self.bugs = list[BaseException]()
-        self.address: Address = ("", 0)
         pool = Pool([backend])
         self.app = App(
             pool,
@@ -88,6 +87,8 @@ class Through:
             metrics=self._metrics,
             bug=self.bugs.append,
         )
+        self.server = Server(self.app.handle, settings)
+        self.address: Address = ("", 0)
 
     def ended(self, exchange: Exchange) -> None:
         """See Observer."""
@@ -123,8 +124,7 @@ async def through(handler: Handler, settings: Settings) -> AsyncIterator[Through
         behind = await loop.create_server(upstream, "127.0.0.1", 0)
         backend = Elsewhere(f"http://127.0.0.1:{behind.sockets[0].getsockname()[1]}", session)
         one = Through(backend, settings)
-        server = Server(one.app.handle, settings)
-        before = await loop.create_server(server, "127.0.0.1", 0)
+        before = await loop.create_server(one.server, "127.0.0.1", 0)
         one.address = ("127.0.0.1", before.sockets[0].getsockname()[1])
         sweeper = asyncio.ensure_future(one.sweep())
         try:
@@ -133,7 +133,7 @@ async def through(handler: Handler, settings: Settings) -> AsyncIterator[Through
             sweeper.cancel()
             before.close()
             behind.close()
-            await server.shutdown(1)
+            await one.server.shutdown(1)
             await upstream.shutdown(1)
 
 
@@ -204,11 +204,11 @@ def test_pings_are_passed_on_and_do_not_keep_a_silent_stream_alive() -> None:
 
 def test_a_stream_that_moves_between_pings_goes_on() -> None:
     async def check(one: Through) -> None:
-        answer = await one.ask(timeout_seconds=3)
-        assert "was not whole after 3 s" in answer.error
+        answer = await one.ask(timeout_seconds=7)
+        assert "was not whole after 7 s" in answer.error
         assert b"silent" not in answer.body
 
-    run(streaming(EVENT, 0.1, PING, 0.1, endless=True), check, idle_seconds=1.0)
+    run(streaming(EVENT, 0.1, PING, 0.1, endless=True), check, idle_seconds=4.0)
 
 
 @pytest.mark.parametrize(
@@ -221,19 +221,13 @@ def test_a_stream_that_moves_between_pings_goes_on() -> None:
 )
 def test_who_does_not_take_an_answer_is_cut_off_and_gets_no_second_one(handler: Handler) -> None:
     async def check(one: Through) -> None:
-        reading = asyncio.ensure_future(one.ask(slow=Slow(1e6)))
-        stalled = asyncio.ensure_future(one.ask(slow=Slow(1), timeout_seconds=30))
-        await one.until(lambda: len(one.exchanges) >= 1)
-        # The one that reads, slowly, goes on.
-        assert not reading.done()
-        await one.until(lambda: one.backend.n_busy == 1)
+        stalled = asyncio.ensure_future(one.ask(slow=Slow(1), timeout_seconds=600))
+        await one.until(lambda: len(one.exchanges) == 1 and one.backend.n_busy == 0)
         [exchange] = one.exchanges
         assert exchange.outcome == "failed"
         assert "took nothing for" in exchange.error
-        for task in (reading, stalled):
-            task.cancel()
-        for answer in await asyncio.gather(reading, stalled, return_exceptions=True):
-            assert not isinstance(answer, Answer) or b"HTTP/1.1 408" not in answer.body
+        await one.until(lambda: not one.server.connections)
+        stalled.cancel()
 
     run(handler, check, slow_client_seconds=1.0)
 
@@ -250,14 +244,14 @@ def test_a_stream_to_come_back_to_keeps_its_slot_its_limits_and_its_deadline() -
         await one.until(lambda: one.backend.n_busy == 0)
         [left] = [of for of in one.exchanges if of.status != 429]
         assert left.outcome == "failed"
-        assert "took longer than 1 s" in left.error
+        assert "took longer than 5 s" in left.error
         assert (left.n_tokens or 0) > 2
 
     run(
         streaming(EVENT, 0.1, endless=True),
         check,
         limits=KeyLimits(concurrency=1),
-        deadline_seconds=1.0,
+        deadline_seconds=5.0,
     )
 
 
