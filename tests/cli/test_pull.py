@@ -790,7 +790,6 @@ class TestSecrets:
     ) -> None:
         succeeds(program, "pull", f"{REPO}:Q8_0", "--yes")
         monkeypatch.setenv("HTTPS_PROXY", f"http://user:{CANARY}@127.0.0.1:1")
-        seen: dict[int, str] = {}
         names: set[str] = set()
         with subprocess.Popen(
             [sys.executable, "-m", "localllm", "chat", REPO, "-p", "hello", "-n", "200"],
@@ -800,12 +799,15 @@ class TestSecrets:
             looked = psutil.Process(child.pid)
             while child.poll() is None:
                 with contextlib.suppress(psutil.Error):
-                    self.unseen(" ".join(looked.cmdline()))
+                    parents = looked.cmdline()
+                    self.unseen(" ".join(parents))
                     for each in looked.children(recursive=True):
                         with contextlib.suppress(psutil.Error):
+                            argv = each.cmdline()
+                            if argv == parents:  # between fork and exec it is still its parent
+                                continue
                             names.add(each.name())
-                            seen[each.pid] = f"{each.cmdline()} {each.environ()}"
-                            self.unseen(seen[each.pid])
+                            self.unseen(f"{argv} {each.environ()}")
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     child.wait(0.01)
             out, err = child.communicate()
