@@ -6,9 +6,11 @@ Knows exchanges that ended and tokens that moved. Does not know where either com
 from __future__ import annotations
 
 import time
+from array import array
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from math import inf, isnan, nan
 
 from localllm.gateway.exchange import Exchange
 from localllm.gateway.status import Percentiles, Traffic
@@ -16,6 +18,8 @@ from localllm.gateway.status import Percentiles, Traffic
 #: Times that are kept at most: sorting four lists of 4096 takes some 2 ms, and 68 answers a
 #: second for a whole minute are beyond what a machine generates.
 _MOST = 4096
+#: Queue, TTFT, per token, total.
+_N_TIMES = 4
 
 
 @dataclass
@@ -29,17 +33,6 @@ class _Second:
     n_left: int = 0
     n_tokens: int = 0
     n_prompt: int = 0
-
-
-@dataclass(frozen=True)
-class _Times:
-    """One generating exchange's, in seconds; ended_at is the clock's."""
-
-    ended_at: float
-    queue: float | None
-    ttft: float | None
-    per_token: float | None
-    total: float | None
 
 
 class Window:
@@ -63,7 +56,11 @@ class Window:
     ) -> None:
         self._seconds, self._clock = seconds, clock
         self._began_at = clock()
-        self._times: deque[_Times] = deque(maxlen=most)
+        # Numbers in place, and no object for each request: those would live for minutes among what
+        # lives for moments, and keep the memory around them from ever being given back.
+        self._times = [array("d", [nan]) * most for _ in range(_N_TIMES)]
+        self._ended_at = array("d", [-inf]) * most
+        self._n_ended = 0
         self._past: deque[_Second] = deque([_Second(int(self._began_at))])
 
     def moved(self, n_tokens: int = 1) -> None:
@@ -93,8 +90,13 @@ class Window:
             exchange.seconds_per_token,
             exchange.total_seconds if exchange.succeeded else None,
         )
-        if any(time is not None for time in times):  # a crowd's refusals would push out all others
-            self._times.append(_Times(now, *times))
+        if all(each is None for each in times):  # a crowd's refusals would push out all others
+            return
+        at = self._n_ended % len(self._ended_at)
+        self._n_ended += 1
+        self._ended_at[at] = now
+        for column, each in zip(self._times, times, strict=True):
+            column[at] = nan if each is None else each
 
     def traffic(self) -> Traffic:
         """What happened in the window, or since the beginning where that is shorter.
@@ -107,7 +109,10 @@ class Window:
         since = max(self._began_at, float(int(now - self._seconds)))
         seconds = max(1.0, now - since)
         past = [second for second in self._past if second.at >= int(since)]
-        times = [of for of in self._times if of.ended_at >= since]
+        rows = [at for at, ended_at in enumerate(self._ended_at) if ended_at >= since]
+        queue, ttft, per_token, total = (
+            percentiles(column[at] for at in rows) for column in self._times
+        )
         return Traffic(
             seconds=seconds,
             n_requests=sum(second.n_requests for second in past),
@@ -116,10 +121,10 @@ class Window:
             n_left=sum(second.n_left for second in past),
             tokens_per_second=sum(second.n_tokens for second in past) / seconds,
             prompt_tokens_per_second=sum(second.n_prompt for second in past) / seconds,
-            queue_seconds=percentiles(of.queue for of in times),
-            ttft_seconds=percentiles(of.ttft for of in times),
-            seconds_per_token=percentiles(of.per_token for of in times),
-            total_seconds=percentiles(of.total for of in times),
+            queue_seconds=queue,
+            ttft_seconds=ttft,
+            seconds_per_token=per_token,
+            total_seconds=total,
         )
 
     def _second(self, now: float) -> _Second:
@@ -132,12 +137,12 @@ class Window:
         return self._past[-1]
 
 
-def percentiles(values: Iterable[float | None]) -> Percentiles:
+def percentiles(values: Iterable[float]) -> Percentiles:
     """P50, P90 and P99 by nearest rank: the value that at least so many percent do not exceed.
 
-    Each is a value that was there; of fewer than 100 values P99 is the largest. None is left out.
+    Each is a value that was there; of fewer than 100 values P99 is the largest. NaN is left out.
     """
-    known = sorted(value for value in values if value is not None)
+    known = sorted(value for value in values if not isnan(value))
     if not known:
         return Percentiles()
     # -(-a // b) is a / b rounded up, in whole numbers: 0.99 * n would not be exact.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sys
 from dataclasses import replace
+from math import nan
 
 import pytest
 
@@ -53,9 +54,9 @@ def window(clock: Clock) -> Window:
     ("values", "expected"),
     [
         pytest.param([], Percentiles(), id="none"),
-        pytest.param([None, None], Percentiles(), id="none-that-is-known"),
+        pytest.param([nan, nan], Percentiles(), id="none-that-is-known"),
         pytest.param([7.0], Percentiles(1, 7.0, 7.0, 7.0), id="one"),
-        pytest.param([2.0, None, 1.0], Percentiles(2, 1.0, 2.0, 2.0), id="two-and-an-unknown"),
+        pytest.param([2.0, nan, 1.0], Percentiles(2, 1.0, 2.0, 2.0), id="two-and-an-unknown"),
         pytest.param(range(10, 0, -1), Percentiles(10, 5, 9, 10), id="ten"),
         pytest.param(range(1, 101), Percentiles(100, 50, 90, 99), id="hundred"),
         pytest.param(range(1, 1001), Percentiles(1000, 500, 900, 990), id="thousand"),
