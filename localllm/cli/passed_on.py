@@ -17,7 +17,7 @@ from typing import Any
 from localllm.cli import prepare
 from localllm.cli.references import expanded
 from localllm.errors import UsageError
-from localllm.gateway.settings import Settings
+from localllm.gateway.settings import PREFIX, Settings
 from localllm.naming import parse_ref
 from localllm.planner import Wishes
 from localllm.planner.wishes import ALL_LAYERS
@@ -243,7 +243,7 @@ def _host(word: str, text: str) -> str:
 
 
 def _prefix(word: str, text: str) -> str:
-    if text and not re.fullmatch(r"(/[\w.~-]+)+", text, re.ASCII):
+    if text and not PREFIX.fullmatch(text):
         raise UsageError(f"{word} {text} after --: that is no path", f"like this: {word} /llm")
     return text
 

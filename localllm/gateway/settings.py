@@ -110,8 +110,8 @@ _PATHS = frozenset(("api_key_file", "tls_cert", "tls_key", "log_dir"))
 _LISTS = frozenset(("allowed_hosts", "cors_origins"))
 _LEAST = {"replicas": 0, "queue_limit": 0, "max_connections": 1, "log_files": 1}
 _MOST_PORT = 65535
-#: Of a URL, with nothing in it that would have to be escaped.
-_PREFIX = re.compile(r"(/[\w.~-]+)+", re.ASCII)
+#: An api_prefix: with nothing in it that would have to be escaped.
+PREFIX = re.compile(r"(/[\w.~-]+)+", re.ASCII)
 
 
 def parse_settings(text: str, name: str, base: Settings | None = None) -> Settings:
@@ -192,7 +192,7 @@ def _port(value: Field) -> int:
 
 def _prefix(value: Field) -> str:
     prefix = value.text()
-    if not _PREFIX.fullmatch(prefix):
+    if not PREFIX.fullmatch(prefix):
         raise value.wrong(f"must be a path, not {prefix!r}", "like this: /llm")
     return prefix
 
